@@ -1,0 +1,1 @@
+"""The harness: tasks, fitting, evaluation, running, tracking and reporting."""

@@ -1,0 +1,250 @@
+"""The command line: ``rnnbench list | check | run | report | sync``.
+
+Exit codes: 0 all trials ok or skipped, 1 some failed, 2 usage, 3 infrastructure, 130 stopped by Ctrl-C, 143 by SIGTERM.
+What costs time to import (torch, papermill, mlflow) is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from benchmarks.execution.plan import Plan
+    from benchmarks.execution.supervisor import Summary
+    from benchmarks.records import Result
+    from benchmarks.suite import Suite
+    from benchmarks.tracking import Tracker
+    from benchmarks.trial import Trial
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FAILED, USAGE, INFRASTRUCTURE = 1, 2, 3
+
+app = typer.Typer(
+    help="Which sequence model for my task, under my limits, and how sure can I be?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class _Options(NamedTuple):
+    """Where and how wide to run."""
+
+    results: Path
+    workers: int | None
+
+
+class Registry(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    TASKS = "tasks"
+    SUITES = "suites"
+
+
+class Device(StrEnum):
+    """Where trials run; auto is a GPU where torch sees one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="a suite's name, or the path of a suite's YAML file")]
+Results = Annotated[Path, typer.Option(help="the folder that holds every result")]
+OnDevice = Annotated[Device, typer.Option(help="where trials run; auto is a GPU where torch sees one")]
+
+
+@app.command("list")
+def list_registered(what: Registry) -> None:
+    """List the registered models or tasks, or the suites."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if what is Registry.SUITES:
+        from benchmarks.suite import Suite, load
+
+        table = Table("suite", "trials", "description")
+        for suite in map(load, Suite.names()):
+            table.add_row(suite.name, str(len(suite.trials(device="cpu"))), suite.description)
+    elif what is Registry.MODELS:
+        from models import registry as models
+
+        table = Table("model", "family", "what it is", "source")
+        for entry in models.entries().values():
+            table.add_row(entry.name, entry.family, entry.summary, entry.source)
+    else:
+        from benchmarks.tasks import registry as tasks
+
+        table = Table("task", "group", "what it asks", "source")
+        for name, task in tasks.TASKS.items():
+            table.add_row(name, task.group, task.summary, task.source)
+    Console().print(table)
+
+
+@app.command()
+def check(model: Annotated[str, typer.Argument(help="a registered model")]) -> None:
+    """Run the contract of models over one model and print what holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks.checking import check as findings
+
+    table = Table("invariant", "on", "holds", "detail")
+    n_broken = 0
+    for finding in findings(model):
+        n_broken += not finding.passed
+        table.add_row(finding.invariant, finding.kind, "yes" if finding.passed else "[red]NO[/]", finding.detail)
+    console = Console()
+    console.print(table)
+    console.print(f"{model}: {n_broken} broken" if n_broken else f"{model} keeps the contract")
+    if n_broken:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    models: Annotated[str | None, typer.Option(help="only these models, separated by commas")] = None,
+    tasks: Annotated[str | None, typer.Option(help="only these tasks, separated by commas")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="this many seeds instead of the suite's")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
+    device: OnDevice = Device.AUTO,
+    results: Results = RESULTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
+) -> None:
+    """Run the trials of a suite that have no valid result, then show the table and build the report."""
+    from benchmarks.execution.display import show_plan, show_results
+    from benchmarks.execution.plan import plan
+    from benchmarks.suite import load
+
+    chosen = load(suite)
+    trials = chosen.trials(_names(models), _names(tasks), seeds, device.value)
+    if not trials:
+        _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
+    digests = _digests(trials)
+    found = plan(trials, digests, results)
+    if dry_run:
+        show_plan(found, results)
+        return
+    summary = _execute(chosen, trials, found, digests, _Options(results, workers))
+    if summary is not None and summary.stopped_by is not None:
+        _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
+    n_failed = show_results(trials, results)
+    if report:
+        _refresh_report(chosen, trials, results)
+    typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
+    if n_failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(suite: SuiteName, results: Results = RESULTS) -> None:
+    """Build the report of a suite from its results, whatever there is."""
+    from benchmarks.report import build
+    from benchmarks.suite import load
+
+    typer.echo(f"Report: {build(results, load(suite))}")
+
+
+@app.command()
+def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RESULTS) -> None:
+    """Bring MLflow up to date with the results of a suite."""
+    from benchmarks.suite import load
+    from benchmarks.tracking import sync as synchronise
+
+    chosen = load(suite)
+    n_logged = synchronise(results, chosen.name, chosen.trials(device=device.value))
+    typer.echo(f"{n_logged} trials of {chosen.name} written to MLflow")
+
+
+def main() -> None:
+    """The console script. What a person mistyped becomes one sentence and exit code 2."""
+    from benchmarks.parameters import InvalidParameter
+    from models.names import UnknownName
+
+    try:
+        app()
+    except (UnknownName, InvalidParameter) as error:
+        _stop(str(error), USAGE)
+
+
+def _execute(
+    suite: Suite, trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options
+) -> Summary | None:
+    """Brings MLflow up to date with what is done and runs what is left; None where there was nothing to run."""
+    from benchmarks.tracking import Tracker
+
+    tracker = Tracker(options.results, suite.name)
+    for trial, result in found.done:
+        tracker.submit(trial, result)
+    try:
+        return _supervise(trials, found, digests, options, tracker) if found.to_run else None
+    finally:
+        warning = tracker.close()
+        if warning:
+            typer.echo(warning, err=True)
+
+
+def _supervise(
+    trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options, tracker: Tracker
+) -> Summary:
+    """Runs what is left under a progress bar; failures are printed as they come."""
+    from benchmarks.execution import supervisor
+    from benchmarks.execution.display import Progress
+
+    for trial, reason in found.torn:
+        typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
+    try:
+        with Progress(len(found.to_run)) as progress:
+
+            def note(trial: Trial, result: Result) -> None:
+                tracker.submit(trial, result)
+                progress.advance(trial, result)
+
+            return supervisor.run(trials, digests, options.results, options.workers, note)
+    except (supervisor.FolderInUse, supervisor.StorageError) as error:
+        _stop(str(error), INFRASTRUCTURE)
+
+
+def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> None:
+    """Builds the report unless it is younger than every result it shows."""
+    page = results / suite.name / "report.html"
+    newest = max(path.stat().st_mtime for trial in trials if (path := _result_file(results, trial)).exists())
+    if not page.exists() or page.stat().st_mtime < newest:
+        from benchmarks.report import build
+
+        page = build(results, suite)
+    typer.echo(f"Report: {page}")
+
+
+def _result_file(results: Path, trial: Trial) -> Path:
+    from benchmarks.records import run_folder
+
+    return run_folder(results, trial.id) / "result.json"
+
+
+def _digests(trials: list[Trial]) -> dict[str, str]:
+    """Trial id → digest of the code that it would run with now."""
+    from benchmarks.provenance import code_digest
+
+    return {trial.id: code_digest(trial.task, trial.model) for trial in trials}
+
+
+def _names(written: str | None) -> list[str] | None:
+    return None if written is None else [name.strip() for name in written.split(",") if name.strip()]
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""The contract of `models.contract`, run over any registered model: ``rnnbench check MODEL`` and the test suite.
+
+Each invariant is stated once, as a function that returns the largest relative error it saw; it holds where that is within
+1e-8 in float64 and 1e-4 in float32. Everything runs in evaluation mode, on small random sequences of unequal length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from benchmarks.seeding import torch_generator
+from models import registry
+from models.contract import (
+    Binary,
+    Classes,
+    Fit,
+    InputSpec,
+    ModelEntry,
+    Predictor,
+    Real,
+    RealInput,
+    SelfFitting,
+    SequenceBatch,
+    State,
+    TargetSpec,
+    TokenInput,
+    Transcript,
+    last_steps,
+    valid_steps,
+)
+from models.sizing import size_to_budget
+
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
+BUDGET = 4000
+N_SEQUENCES, N_STEPS = 24, 13
+CHUNKS = (1, 7, N_STEPS)
+
+
+class Kind(NamedTuple):
+    """A kind of task, by its specs alone."""
+
+    inputs: InputSpec
+    target: TargetSpec
+    causal: bool
+
+    def __str__(self) -> str:
+        when = "causal" if self.causal else "whole sequence"
+        return f"{type(self.inputs).__name__} → {type(self.target).__name__} per {self.target.scope}, {when}" + (
+            ", future" if self.target.future else ""
+        )
+
+
+KINDS = (
+    Kind(RealInput(3, N_STEPS, 8), Classes(4, "sequence"), False),
+    Kind(RealInput(3, N_STEPS, 8), Classes(4, "step"), True),
+    Kind(RealInput(2, N_STEPS, 8), Real(1, "sequence"), False),
+    Kind(RealInput(2, N_STEPS, 8), Real(6, "sequence", future=True), False),
+    Kind(RealInput(3, N_STEPS, 8), Binary(4, "step"), True),
+    Kind(RealInput(3, N_STEPS, 8), Transcript(4), False),
+    Kind(TokenInput(5, N_STEPS, 8), Classes(2, "sequence"), False),
+    Kind(TokenInput(5, N_STEPS, 8), Classes(5, "step", future=True), True),
+    Kind(TokenInput(5, N_STEPS, 8), Classes(3, "step"), True),
+    Kind(TokenInput(5, N_STEPS, 8), Classes(3, "step"), False),
+)
+
+
+class Finding(NamedTuple):
+    """One invariant on one kind of task. detail: the largest error and its tolerance, or the reason of a refusal."""
+
+    invariant: str
+    kind: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the invariants are tried on: a predictor, valid inputs, and who fits it."""
+
+    predictor: Predictor
+    inputs: Tensor  # (B, T, C) or (B, T)
+    lengths: Tensor  # (B,)
+    entry: ModelEntry
+    kind: Kind
+    rebuild: Callable[[], Predictor]
+
+    def answered(self) -> Tensor:
+        """(B, T) bool: the rows a predictor must get right. One that takes whole sequences and gives each a single answer
+        gives it at the last valid step."""
+        whole = not self.predictor.causal and self.kind.target.scope == "sequence"
+        return (last_steps if whole else valid_steps)(self.lengths, N_STEPS)
+
+
+def check(name: str) -> Iterator[Finding]:
+    """Every invariant over every kind of task that the model takes; raises UnknownName."""
+    entry = registry.entry(name)
+    for kind in KINDS:
+        refusal = entry.refuses(*kind)
+        if refusal is not None:
+            yield Finding("refuses with a reason", str(kind), bool(refusal.strip()), refusal)
+            continue
+        for dtype, tolerance in TOLERANCES.items():
+            subject = _subject(entry, kind, dtype)
+            for invariant in INVARIANTS:
+                error = invariant(subject)
+                if error is None:
+                    continue
+                label = f"{invariant.__name__.replace('_', ' ')}, {str(dtype).removeprefix('torch.')}"
+                yield Finding(label, str(kind), error <= tolerance, f"error {error:.1e}, tolerance {tolerance:.0e}")
+
+
+def example_batch(kind: Kind, dtype: torch.dtype, generator: torch.Generator) -> SequenceBatch:
+    """Random sequences of unequal length under the specs, targets random too."""
+    lengths = torch.randint(2, N_STEPS + 1, (N_SEQUENCES,), generator=generator)
+    lengths[0] = N_STEPS
+    valid = valid_steps(lengths, N_STEPS)
+    shape = (N_SEQUENCES, N_STEPS)
+    if isinstance(kind.inputs, RealInput):
+        inputs = torch.randn(*shape, kind.inputs.channels, generator=generator).to(dtype) * valid[..., None]
+    else:
+        inputs = torch.randint(kind.inputs.vocabulary, shape, generator=generator) * valid
+    scored = valid if kind.target.scope == "step" else last_steps(lengths, N_STEPS)
+    if isinstance(kind.target, Transcript):
+        symbols = torch.randint(1, kind.target.n + 1, (N_SEQUENCES, 2), generator=generator)
+        return SequenceBatch(inputs, symbols, lengths, scored, torch.full((N_SEQUENCES,), 2).clamp(max=lengths))
+    if isinstance(kind.target, Classes):
+        targets = torch.randint(kind.target.n, shape, generator=generator)
+    else:
+        targets = torch.randint(2, (*shape, kind.target.n), generator=generator).to(dtype)
+    return SequenceBatch(inputs, targets, lengths, scored)
+
+
+def _subject(entry: ModelEntry, kind: Kind, dtype: torch.dtype) -> Subject:
+    config, _ = size_to_budget(entry, *kind, entry.config, BUDGET)
+    batch = example_batch(kind, dtype, torch_generator("check", str(kind)))
+
+    def rebuild() -> Predictor:
+        predictor = registry.build(entry, *kind, config, seed=0).to(dtype)
+        if entry.fit is Fit.OWN:
+            cast(SelfFitting, predictor).fit(batch, batch, torch.Generator().manual_seed(0))
+        return predictor.eval()
+
+    return Subject(rebuild(), batch.inputs, batch.lengths, entry, kind, rebuild)
+
+
+# Invariants. Each returns its largest relative error, or None where it does not apply.
+
+
+def shape_of_outputs(s: Subject) -> float:
+    """Outputs are (B, T, K) in the model's own floating type."""
+    outputs, _ = s.predictor(s.inputs, None, s.lengths)
+    right = outputs.shape == (*s.inputs.shape[:2], s.kind.target.n_outputs) and outputs.is_floating_point()
+    return 0.0 if right else float("inf")
+
+
+def chunks_compose(s: Subject) -> float | None:
+    """f(x[:a]) then f(x[a:]) is f(x), at chunks of 1, 7 and T steps, sequences ending inside, at and before chunks."""
+    if not s.predictor.causal:
+        return None
+    with torch.no_grad():
+        whole, _ = s.predictor(s.inputs, None, s.lengths)
+        return max(_error(_in_chunks(s, size), whole, s.lengths) for size in CHUNKS)
+
+
+def gradients_compose(s: Subject) -> float | None:
+    """The gradient of a loss over all valid outputs is the same in chunks as at once."""
+    if not s.predictor.causal or s.entry.fit is not Fit.GRADIENT:
+        return None
+    valid = valid_steps(s.lengths, N_STEPS)
+    gradients = []
+    for outputs in (s.predictor(s.inputs, None, s.lengths)[0], _in_chunks(s, 5)):
+        weights = torch.linspace(-1, 1, outputs[valid].numel(), dtype=outputs.dtype).view_as(outputs[valid])
+        loss = (outputs[valid] * weights).sum()
+        used = torch.autograd.grad(loss, list(s.predictor.parameters()), allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([gradient.flatten() for gradient in used]))
+    return _relative(gradients[0], gradients[1])
+
+
+def initial_state_is_the_beginning(s: Subject) -> float | None:
+    """Starting from initial_state is starting from None; a model that takes whole sequences raises on a state instead."""
+    n = len(s.inputs)
+    if s.predictor.causal:
+        with torch.no_grad():
+            whole, _ = s.predictor(s.inputs, None, s.lengths)
+            return _error(s.predictor(s.inputs, s.predictor.initial_state(n), s.lengths)[0], whole, s.lengths)
+    _, state = s.predictor(s.inputs, None, s.lengths)
+    try:
+        s.predictor(s.inputs, (torch.zeros(n, 1),), s.lengths)
+    except ValueError:
+        return 0.0 if state == () == s.predictor.initial_state(n) else float("inf")
+    return float("inf")
+
+
+def ragged_chunks_compose(s: Subject) -> float | None:
+    """Each sequence cut at a step of its own, some at 0: the state is the one after its own last valid step."""
+    if not s.predictor.causal:
+        return None
+    cuts = torch.arange(len(s.inputs)) % (s.lengths + 1)  # (B,), 0 ≤ cut ≤ length
+    steps = torch.arange(N_STEPS)
+    shifted = (steps + cuts[:, None]).clamp(max=N_STEPS - 1)  # (B, T): where the second chunk's rows come from
+    rows = torch.arange(len(s.inputs))[:, None]
+    second = torch.where(
+        _like(steps < (s.lengths - cuts)[:, None], s.inputs), s.inputs[rows, shifted], _spoilt(s.inputs)
+    )
+    first = torch.where(_like(steps < cuts[:, None], s.inputs), s.inputs, _spoilt(s.inputs))
+    with torch.no_grad():
+        whole, _ = s.predictor(s.inputs, None, s.lengths)
+        before, state = s.predictor(first, None, cuts)
+        after, _ = s.predictor(second, state, s.lengths - cuts)
+    return max(_error(before, whole, cuts), _error(after, whole[rows, shifted], s.lengths - cuts))
+
+
+def padding_stays_out(s: Subject) -> float:
+    """NaN, or another symbol, in the padding changes no valid output."""
+    spoilt = torch.where(_like(valid_steps(s.lengths, N_STEPS), s.inputs), s.inputs, _spoilt(s.inputs))
+    with torch.no_grad():
+        expected, _ = s.predictor(s.inputs, None, s.lengths)
+        outputs, _ = s.predictor(spoilt, None, s.lengths)
+    return _relative(outputs[s.answered()], expected[s.answered()])
+
+
+def batch_equals_members(s: Subject) -> float:
+    """A batch gives what its sequences give one by one, each without padding."""
+    worst = 0.0
+    with torch.no_grad():
+        outputs, _ = s.predictor(s.inputs, None, s.lengths)
+        for i, n in enumerate(s.lengths.tolist()):
+            alone, _ = s.predictor(s.inputs[i : i + 1, :n], None, None)
+            rows = s.answered()[i, :n]
+            worst = max(worst, _relative(alone[0, rows], outputs[i, :n][rows]))
+    return worst
+
+
+def past_ignores_the_future(s: Subject) -> float | None:
+    """Other inputs after step t leave a causal model's outputs up to t alone."""
+    if not s.predictor.causal:
+        return None
+    t = N_STEPS // 2
+    changed = torch.cat([s.inputs[:, :t], s.inputs[:, t:].flip(0)], dim=1)
+    with torch.no_grad():
+        expected, _ = s.predictor(s.inputs, None, None)
+        outputs, _ = s.predictor(changed, None, None)
+    return _relative(outputs[:, :t], expected[:, :t])
+
+
+def counts_are_real(s: Subject) -> float:
+    """Counted parameters are those an optimiser sees; counted state bytes are those of the state's tensors."""
+    counted = sum(s.predictor.parameter_counts())
+    if s.entry.fit is Fit.GRADIENT and counted != sum(p.numel() for p in s.predictor.parameters()):
+        return float("inf")
+    for t in (1, 5, N_STEPS):
+        _, state = s.predictor(s.inputs[:1, :t], None, None)
+        if sum(part.numel() * part.element_size() for part in state) != s.predictor.state_bytes(t):
+            return float("inf")
+    return 0.0
+
+
+def same_seed_same_numbers(s: Subject) -> float:
+    """Built again from the same seed, the outputs are bit for bit the same."""
+    with torch.no_grad():
+        first, _ = s.predictor(s.inputs, None, s.lengths)
+        second, _ = s.rebuild()(s.inputs, None, s.lengths)
+    return 0.0 if torch.equal(first[s.answered()], second[s.answered()]) else float("inf")
+
+
+INVARIANTS: tuple[Callable[[Subject], float | None], ...] = (
+    shape_of_outputs,
+    chunks_compose,
+    gradients_compose,
+    initial_state_is_the_beginning,
+    ragged_chunks_compose,
+    padding_stays_out,
+    batch_equals_members,
+    past_ignores_the_future,
+    counts_are_real,
+    same_seed_same_numbers,
+)
+
+
+def _in_chunks(s: Subject, size: int) -> Tensor:
+    state: State | None = None
+    parts: list[Any] = []
+    for start in range(0, N_STEPS, size):
+        chunk = s.inputs[:, start : start + size]
+        outputs, state = s.predictor(chunk, state, _chunk_lengths(s.lengths, start, chunk.shape[1]))
+        parts.append(outputs)
+    return torch.cat(parts, dim=1)  # (B, T, K)
+
+
+def _chunk_lengths(lengths: Tensor, start: int, size: int) -> Tensor:
+    return (lengths - start).clamp(0, size)
+
+
+def _like(mask: Tensor, inputs: Tensor) -> Tensor:
+    """(B, T) with the dimensions of (B, T, C) or (B, T) inputs."""
+    return mask[..., None] if inputs.dim() == 3 else mask
+
+
+def _spoilt(inputs: Tensor) -> Tensor:
+    return torch.full_like(inputs, float("nan")) if inputs.is_floating_point() else torch.full_like(inputs, -1)
+
+
+def _error(outputs: Tensor, expected: Tensor, lengths: Tensor) -> float:
+    valid = valid_steps(lengths, outputs.shape[1])
+    return _relative(outputs[valid], expected[valid])
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference over the largest magnitude (at least 1); NaN counts as infinite."""
+    if a.numel() == 0:
+        return 0.0
+    error = (a - b).abs().max() / b.abs().max().clamp(min=1)
+    return float(error.nan_to_num(nan=float("inf")))

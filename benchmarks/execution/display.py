@@ -1,0 +1,100 @@
+"""What `rnnbench run` shows on a terminal: the plan, the progress with failures as they come, the table at the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from benchmarks import tables
+from benchmarks.execution.plan import Plan
+from benchmarks.records import Result, Status, run_folder
+from benchmarks.trial import Trial
+
+_GOOD = (Status.OK, Status.SKIPPED)
+
+
+class Progress:
+    """A bar with the time left, above it one line per failure."""
+
+    def __init__(self, n_trials: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, TextColumn("left"), TimeRemainingColumn())
+        self._task = self._bar.add_task("trials", total=n_trials)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def advance(self, trial: Trial, result: Result) -> None:
+        """Counts one trial as done."""
+        if result.status not in _GOOD:
+            line = f"{result.status}: {trial.title} ({trial.id}): {result.reason}"
+            self._bar.console.print(line, style="red", markup=False, highlight=False)
+        self._bar.advance(self._task)
+
+
+def show_results(trials: list[Trial], results: Path) -> int:
+    """Prints the matrix and the counts by status; returns how many trials failed or have no result."""
+    frame = tables.frame(results, trials)
+    console = Console()
+    console.print(tables.render(tables.matrix(frame), frame))
+    counts = Counter(str(status) for status in frame["status"])
+    console.print(f"{len(trials)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
+    return sum(n for status, n in counts.items() if status not in _GOOD)
+
+
+def show_plan(plan: Plan, results: Path) -> None:
+    """Prints what would run: trials by model and task, and the time and disk to expect."""
+    console = Console()
+    console.print(_counts(plan.to_run))
+    states = {"done": len(plan.done), "missing": len(plan.missing), "stale": len(plan.stale), "torn": len(plan.torn)}
+    console.print("Trials: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+    known, bound = expected_seconds(plan)
+    if known:
+        console.print(f"Time on one core: about {known:.0f} s, by earlier trials of these models and tasks")
+    if bound:
+        console.print(f"Time on one core: at most {bound:.0f} s for models and tasks without one (their max_seconds)")
+    sizes = [_size(run_folder(results, trial.id)) for trial, _ in plan.done]
+    if sizes:
+        console.print(f"Disk: about {sum(sizes) / len(sizes) * len(plan.to_run) / 1e6:.1f} MB")
+    existing = next(folder for folder in (results, *results.resolve().parents) if folder.exists())
+    console.print(f"Disk free: {shutil.disk_usage(existing).free / 1e9:.1f} GB")
+
+
+def expected_seconds(plan: Plan) -> tuple[float, float]:
+    """Seconds of one core: for trials of a model and task with earlier results, and an upper bound for all others."""
+    earlier: dict[tuple[str, str], list[float]] = {}
+    for trial, result in plan.done:
+        earlier.setdefault((trial.model, trial.task), []).append(sum(result.seconds.values()))
+    known = bound = 0.0
+    for trial in plan.to_run:
+        seconds = earlier.get((trial.model, trial.task))
+        if seconds:
+            known += sum(seconds) / len(seconds)
+        else:
+            bound += float(trial.fit["max_seconds"])
+    return known, bound
+
+
+def _counts(trials: Sequence[Trial]) -> Table:
+    """Trials by task and model; "lstm × 3" is three seeds, or variants."""
+    counts = Counter((trial.task, trial.model) for trial in trials)
+    table = Table("task", "to run", "models")
+    for task in dict.fromkeys(trial.task for trial in trials):
+        own = {model: n for (name, model), n in counts.items() if name == task}
+        table.add_row(task, str(sum(own.values())), ", ".join(f"{model} × {n}" for model, n in own.items()))
+    return table
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

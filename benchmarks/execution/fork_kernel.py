@@ -1,0 +1,130 @@
+"""IPython kernels forked from a process that has done the imports, under papermill unchanged.
+
+A fork is safe only while a process has one thread and no sockets, and by the time papermill asks for a kernel a worker
+has both. So a worker forks its kernel first thing (`WaitingKernel`); the kernel sleeps until papermill's kernel manager,
+through a provisioner (jupyter_client 7, 2021: "kernel provisioning"), tells it where to listen. Sockets are files
+(``ipc``), not ports, so that no two kernels can clash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import KernelProvisionerBase
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def is_available() -> bool:
+    """Whether kernels can be forked here. macOS has fork, but its system libraries do not survive it."""
+    return sys.platform == "linux"
+
+
+class WaitingKernel:
+    """A kernel process that sleeps until `start`. It dies with the process that made it, kill -9 included."""
+
+    def __init__(self) -> None:
+        theirs, self._orders = multiprocessing.Pipe(duplex=False)
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        self.started = False
+
+    def start(self, arguments: list[str], folder: str) -> None:
+        """arguments: ipykernel's command line. folder: the notebook's working directory."""
+        self._orders.send((arguments, folder))
+        self.started = True
+
+    def send(self, signum: int) -> None:
+        """Signals the kernel; one that is dead already is left in peace."""
+        if self.process.pid is not None and self.process.exitcode is None:
+            os.kill(self.process.pid, signum)
+
+    def stop(self) -> None:
+        """Kills the kernel and waits for its end: at the end of a notebook it has nothing left to save."""
+        self.send(signal.SIGKILL)
+        self.process.join()
+
+
+class ForkProvisioner(KernelProvisionerBase):
+    """Hands a `WaitingKernel` to a kernel manager that expects to launch a command."""
+
+    kernel: WaitingKernel
+
+    @property
+    def has_process(self) -> bool:
+        return self.kernel.started
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        extra_arguments = kwargs.pop("extra_arguments", [])
+        manager: AsyncKernelManager = self.parent  # type: ignore[assignment]
+        manager.write_connection_file()
+        self.connection_info = manager.get_connection_info()
+        # Nobody's own IPython profile and start-up files: a trial depends on its spec alone.
+        profile = f"--ipython-dir={Path(manager.connection_file).parent}"
+        command = ["-f", manager.connection_file, profile, "--IPKernelApp.parent_handle=1", *extra_arguments]
+        return await super().pre_launch(cmd=command, **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        self.kernel.start(cmd, str(kwargs.get("cwd") or Path.cwd()))
+        return self.connection_info
+
+    async def poll(self) -> int | None:
+        return self.kernel.process.exitcode
+
+    async def wait(self) -> int | None:
+        while (exitcode := await self.poll()) is None:
+            await asyncio.sleep(0.05)
+        return exitcode
+
+    async def send_signal(self, signum: int) -> None:
+        self.kernel.send(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        self.kernel.send(signal.SIGKILL)
+
+    async def terminate(self, restart: bool = False) -> None:
+        self.kernel.send(signal.SIGTERM)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Nothing beyond the process is held."""
+
+
+def manager(kernel: WaitingKernel, connection_file: Path) -> AsyncKernelManager:
+    """A kernel manager for papermill's ``km``. connection_file: short, because a socket's path may have 107 bytes."""
+    made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file))
+    provisioner = ForkProvisioner(kernel_spec=made.kernel_spec, parent=made)
+    provisioner.kernel = kernel
+    made.provisioner = provisioner
+    return made
+
+
+def _serve(orders: Connection, parent: int) -> None:
+    """The life of a kernel: it waits for its orders, then is an ordinary ipykernel."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # died before the line above
+        return
+    arguments, folder = orders.recv()
+    os.chdir(folder)
+    faulthandler.enable(os.fdopen(os.dup(2), "w"))  # ipykernel takes over fd 2; a crash report belongs in stderr.log
+    torch.set_num_threads(1)
+    # The experiment seeds what it draws. This is for a library that draws from a global generator behind its back.
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+    IPKernelApp.launch_instance(arguments)

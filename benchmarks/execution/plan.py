@@ -1,0 +1,62 @@
+"""What is left to run: trials with no result, or a stale or torn one; and those whose model cannot do the task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.records import RERUN, Result, TornResult, read_result, run_folder
+from benchmarks.tasks.registry import task as build_task
+from benchmarks.trial import Trial
+from models import registry
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a suite by the state of their results. `to_run` holds all but the done ones.
+
+    missing: never run to an end, or ended in a way that says nothing of the model. stale: made with other code.
+    torn: with a result that cannot be trusted, and why.
+    """
+
+    done: list[tuple[Trial, Result]]
+    missing: list[Trial]
+    stale: list[Trial]
+    torn: list[tuple[Trial, str]]
+
+    @property
+    def to_run(self) -> list[Trial]:
+        return [*self.missing, *self.stale, *(trial for trial, _ in self.torn)]
+
+
+def plan(trials: Sequence[Trial], digests: Mapping[str, str], results: Path) -> Plan:
+    """Reads the results folder and changes nothing. digests: trial id → digest of the code it would run with now."""
+    made = Plan([], [], [], [])
+    for trial in trials:
+        try:
+            result = read_result(run_folder(results, trial.id))
+        except TornResult as error:
+            made.torn.append((trial, str(error)))
+            continue
+        if result is None or result.status in RERUN:
+            made.missing.append(trial)
+        elif result.code_digest != digests[trial.id]:
+            made.stale.append(trial)
+        else:
+            made.done.append((trial, result))
+    return made
+
+
+def quarantine(results: Path, trial_id: str) -> Path:
+    """Moves a run folder that cannot be trusted out of the way, for a person to look at; returns where it is now."""
+    target = results / "quarantine" / f"{trial_id}-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return run_folder(results, trial_id).rename(target)
+
+
+def refusal(trial: Trial) -> str | None:
+    """Why the trial's model cannot do the trial's task, or None."""
+    task = build_task(trial.task, trial.task_parameters)
+    return registry.entry(trial.model).refuses(task.input, task.target, task.causal)

@@ -1,0 +1,34 @@
+"""What every trial imports, imported once by the fork server; workers and kernels start as its copies.
+
+Importing torch, seaborn and IPython anew costs about 5 s of a core, and papermill 3 s; a copy costs milliseconds.
+Nothing here may run a torch operation, start a thread, draw a figure or touch a GPU: a fork does not survive those.
+"""
+
+# ruff: noqa: F401
+
+import os
+
+# Before matplotlib is imported: figures go into the notebook. The backend itself must first be loaded inside a kernel,
+# where it finds the IPython that it hooks into.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning for users of debuggers
+
+import ipykernel.debugger
+import ipykernel.ipkernel
+import ipykernel.kernelapp
+import ipykernel.zmqshell
+import matplotlib.pyplot
+import nbclient
+import nbformat
+import pandas
+import papermill
+import seaborn
+import torch
+
+import benchmarks.execution.worker
+import benchmarks.experiment
+import benchmarks.tasks.registry
+import benchmarks.trial_figures
+import models.registry
+
+nbformat.validate(nbformat.v4.new_notebook())  # compiles and keeps its schema

@@ -1,0 +1,202 @@
+"""One trial in a process of its own: papermill executes the notebook in a kernel, every ending becomes a result row.
+
+The worker leads a process group that holds its kernel and whatever that starts: one signal ends the whole trial.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import zmq
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from benchmarks.execution.fork_kernel import WaitingKernel, manager
+from benchmarks.records import Status, failure, write_result
+from benchmarks.trial import Trial
+
+STORAGE_EXIT = 74
+"""Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
+
+STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT})
+
+_STATUS_OF = {
+    "Diverged": Status.DIVERGED,
+    "FitTimeout": Status.TIMEOUT,
+    "InvalidMetric": Status.INVALID_METRIC,
+    "MemoryError": Status.OOM_CPU,
+    "OutOfMemoryError": Status.OOM_GPU,
+    "KeyboardInterrupt": Status.INTERRUPTED,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know.
+
+    folder: the run folder. notebook: the one to execute. environment: for env.json. scratch: a short path for sockets.
+    forked: whether the kernel is a copy of this process, or an ordinary new one where forking is unsafe.
+    """
+
+    trial: Trial
+    code_digest: str
+    folder: Path
+    notebook: Path
+    environment: Mapping[str, Any]
+    scratch: Path
+    forked: bool
+
+
+def main(job: Job) -> None:
+    """The worker's whole life. Ends with `STORAGE_EXIT` where the run folder cannot be written."""
+    os.setsid()
+    try:
+        fresh_folder(job.folder)
+        _redirect_output(job.folder / "stderr.log")
+        # First of all, while this process has one thread and no sockets.
+        kernel = WaitingKernel() if job.forked else None
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda number, frame: _pass_on(kernel, number))
+        (job.folder / "spec.json").write_text(json.dumps(asdict(job.trial), indent=1))
+        (job.folder / "env.json").write_text(json.dumps(job.environment, indent=1))
+        ending = _execute(job, kernel)
+        if kernel is not None:
+            kernel.stop()
+        if ending is not None:
+            write_result(job.folder, failure(job.trial, *ending, job.code_digest))
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        sys.exit(STORAGE_EXIT)
+
+
+def fresh_folder(folder: Path) -> None:
+    """An empty run folder: whatever an earlier attempt left is removed, its result first."""
+    (folder / "result.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def last_lines(log: Path, n: int = 3) -> str:
+    """The last n lines of a log that say anything, on one line."""
+    if not log.exists():
+        return ""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-n:])
+
+
+def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None:
+    """Runs the notebook; None where it wrote its result itself."""
+    target = job.folder / "notebook.ipynb"
+    parameters = asdict(job.trial) | {"run_folder": str(job.folder), "code_digest": job.code_digest}
+    parameters.pop("mode")
+    options = {} if kernel is None else {"km": manager(kernel, job.scratch / f"{os.getpid()}.json")}
+    try:
+        papermill.execute_notebook(
+            _literal(job.notebook),
+            _literal(target),
+            parameters=parameters,
+            kernel_name="python3",
+            language="python",
+            cwd=job.notebook.parent,
+            progress_bar=False,
+            **options,
+        )
+    except PapermillExecutionError as error:
+        sys.stderr.write(str(error))  # into stderr.log
+        sys.stderr.flush()
+        return _status(error, job.folder)
+    except DeadKernelError:
+        reason = _death(kernel)
+        _mark_unfinished(target, reason)
+        return Status.KERNEL_DIED, _with_log(reason, job.folder)
+    except (RuntimeError, zmq.ZMQError) as error:
+        return Status.INFRA_ERROR, _with_log(f"the kernel did not start: {error}", job.folder)
+    if not (job.folder / "result.json").exists():
+        return Status.INCOMPLETE, "the notebook ended without writing a result"
+    return None
+
+
+def _literal(path: Path) -> str:
+    """papermill fills braces in a path with parameters; a folder's name may hold some."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
+    """An exception in a cell, by its class's name and the message."""
+    message = error.evalue.strip()
+    reason = f"{error.ename}: {message} (cell {error.exec_count} of notebook.ipynb)"
+    if error.ename == "OSError" and any(message.startswith(f"[Errno {number}]") for number in STORAGE_ERRORS):
+        raise OSError(errno.ENOSPC, message)
+    if "DefaultCPUAllocator: can't allocate memory" in message:
+        return Status.OOM_CPU, reason
+    return _STATUS_OF.get(error.ename, Status.ERROR), reason
+
+
+def _death(kernel: WaitingKernel | None) -> str:
+    exitcode = None if kernel is None else kernel.process.exitcode
+    return "the kernel died" if exitcode is None else f"the kernel died: {ending(exitcode)}"
+
+
+def ending(exitcode: int) -> str:
+    """An exit code in words: the signal's name, or the number."""
+    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+
+
+def _with_log(reason: str, folder: Path) -> str:
+    log = last_lines(folder / "stderr.log")
+    return f"{reason}; stderr.log ends: {log}" if log else reason
+
+
+def _mark_unfinished(path: Path, reason: str) -> None:
+    """Makes the saved notebook honest. papermill 2.6 marks cells "completed" that never ran when a kernel dies."""
+    notebook = nbformat.read(path, as_version=4)
+    begun = [cell for cell in notebook.cells if cell.metadata.get("papermill", {}).get("start_time")]
+    for cell in notebook.cells:
+        if not cell.metadata.get("papermill", {}).get("start_time"):
+            cell.metadata.setdefault("papermill", {})["status"] = "pending"
+    if begun:
+        begun[-1].metadata.papermill.update(status="failed", exception=True)
+        if begun[-1].cell_type == "code":
+            begun[-1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text=f"{reason} in this cell\n"))
+    notebook.metadata.setdefault("papermill", {})["exception"] = True
+    nbformat.write(notebook, path)
+
+
+def _redirect_output(log: Path) -> None:
+    """Both streams, at the level of file descriptors, into the run folder; the kernel inherits them."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+def _pass_on(kernel: WaitingKernel | None, signum: int) -> None:
+    """A signal to the worker is meant for its kernel; a kernel that we did not fork ends with its parent."""
+    if kernel is None:
+        os._exit(128 + signum)
+    kernel.send(signum)
+
+
+def _end_with_parent() -> None:
+    """Kills the whole trial once the coordinator is gone, however it went."""
+    coordinator = parent_process()
+    if coordinator is not None:
+        wait([coordinator.sentinel])
+        os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,209 @@
+"""The life of one trial, as notebooks/trial.ipynb walks through it: prepare, fit, evaluate, finish.
+
+experiment = prepare(task="adding", model="lstm", …)
+experiment.fit()         # the curve grows in metrics.jsonl
+experiment.evaluate()    # the test split, once, on the checkpoint that validation chose
+experiment.finish()      # result.json, last
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from benchmarks import evaluation, fitting, provenance
+from benchmarks.fitting import FitConfig, Row
+from benchmarks.parameters import configure
+from benchmarks.profiling import PeakMemory
+from benchmarks.records import Gap, Result, Status, file_digest, write_atomically, write_result
+from benchmarks.seeding import seed_for, torch_generator
+from benchmarks.statistics import t_interval
+from benchmarks.tasks.registry import task as build_task
+from benchmarks.tasks.task import Splits, Task, data_digest
+from benchmarks.trial import Overrides, Trial, specify
+from models import registry
+from models.contract import Fit, ModelEntry, Predictor, SelfFitting
+from models.sizing import size_to_budget
+
+BY_HAND = provenance.ROOT / "results" / "by-hand"
+
+
+class InvalidMetric(RuntimeError):
+    """A test metric that is not finite."""
+
+
+def prepare(
+    task: str,
+    model: str,
+    seed: int,
+    parameter_budget: int | None,
+    device: str = "auto",
+    task_parameters: Mapping[str, Any] | None = None,
+    model_config: Mapping[str, Any] | None = None,
+    fit: Mapping[str, Any] | None = None,
+    run_folder: str = "",
+    code_digest: str = "",
+) -> Experiment:
+    """Data drawn, model built and sized. Without a run folder, as when opened by hand, one is made under results/by-hand.
+
+    Raises UnknownName or InvalidParameter for a trial that cannot be, ValueError where the model cannot do the task.
+    """
+    # Trials share the machine: one thread each, set here so that a trial by hand computes the same bits.
+    torch.set_num_threads(1)
+    overrides = Overrides(task_parameters or {}, model_config or {}, fit or {})
+    trial = specify(task, model, seed, parameter_budget, device, overrides)
+    folder = Path(run_folder) if run_folder else BY_HAND / trial.id
+    folder.mkdir(parents=True, exist_ok=True)
+    if not run_folder:
+        write_atomically(folder / "spec.json", json.dumps(asdict(trial), indent=1))
+        write_atomically(folder / "env.json", json.dumps(provenance.environment(), indent=1))
+    return Experiment(trial, folder, code_digest or provenance.code_digest(task, model))
+
+
+class Experiment:
+    """One trial under way. What `fit` and `evaluate` find is kept for the figures, and for `finish`."""
+
+    def __init__(self, trial: Trial, folder: Path, code_digest: str) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.code_digest = code_digest
+        self.device = torch.device(trial.device)
+        self.memory = PeakMemory(self.device)
+        self.seconds: dict[str, float] = {}
+        self.curve: list[dict[str, Any]] = []
+        self.entry: ModelEntry = registry.entry(trial.model)
+        self.task: Task = build_task(trial.task, trial.task_parameters)
+        reason = self.entry.refuses(self.task.input, self.task.target, self.task.causal)
+        if reason is not None:
+            raise ValueError(f"{trial.model} cannot do {trial.task}: {reason}")
+        started = time.perf_counter()
+        self.splits: Splits = self.task.splits(trial.seed)
+        self.seconds["data"] = time.perf_counter() - started
+        started = time.perf_counter()
+        self.config, self.sizing_note = self._sized()
+        self.predictor = self._built()
+        self.seconds["build"] = time.perf_counter() - started
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+
+    def _sized(self) -> tuple[Any, str | None]:
+        config = configure(f"model {self.trial.model}", self.entry.config, self.trial.model_config)
+        task = self.task
+        return size_to_budget(self.entry, task.input, task.target, task.causal, config, self.trial.parameter_budget)
+
+    def _built(self) -> Predictor:
+        task, trial = self.task, self.trial
+        seed = seed_for("init", trial.task, trial.model, trial.seed)
+        predictor = registry.build(self.entry, task.input, task.target, task.causal, self.config, seed)
+        return predictor.to(self.device)
+
+    def fit(self) -> None:
+        """By the one training loop, or by the model's own procedure. Raises Diverged or FitTimeout."""
+        train, validation, _ = self.splits
+        if self.entry.fit is Fit.GRADIENT:
+            config = configure("fit", FitConfig(), self.trial.fit)
+            order = torch_generator("batch", self.trial.task, self.trial.seed)
+            fitted = fitting.fit(
+                self.predictor, self.task.target, self.task.metrics[0], train, validation, config, order, self._log
+            )
+            self.steps, self.best_step = fitted.steps, fitted.best_step
+            self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
+        else:
+            self._fit_own(cast(SelfFitting, self.predictor))
+        self.validation = self._evaluate(validation).values()
+
+    def _fit_own(self, predictor: SelfFitting) -> None:
+        train, validation, _ = self.splits
+        started = time.perf_counter()
+        predictor.fit(train, validation, torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed))
+        self.seconds["train"] = time.perf_counter() - started
+        predictor.eval()
+        started = time.perf_counter()
+        result = self._evaluate(validation)
+        self.seconds["validate"] = time.perf_counter() - started
+        value = result.values()[self.task.metrics[0].name]
+        self.steps = self.best_step = 0
+        self._log(Row(0, self.seconds["train"], None, None, result.loss, value, True))
+
+    def evaluate(self) -> None:
+        """The test split, for the first and only time. Raises InvalidMetric where a metric is not finite."""
+        task, test, primary = self.task, self.splits.test, self.task.metrics[0]
+        started = time.perf_counter()
+        evaluated = self._evaluate(test)
+        self.seconds["test"] = time.perf_counter() - started
+        values = evaluated.values()
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InvalidMetric(f"{name} is {value} on the test split")
+        floor, ceiling, reference = task.floor(self.trial.seed), task.ceiling(), task.reference
+        goal = ceiling if ceiling is not None else reference.value if reference is not None else None
+        tested = task.lengths.tested if task.lengths else ()
+        self.result = Result(
+            trial_id=self.trial.id,
+            spec=asdict(self.trial),
+            status=Status.OK,
+            code_digest=self.code_digest,
+            primary=primary.name,
+            test=values,
+            validation=self.validation,
+            selected_on="validation",
+            floor=floor,
+            ceiling=ceiling,
+            reference=reference.value if reference else None,
+            score=None if goal is None or goal == floor else (values[primary.name] - floor) / (goal - floor),
+            equals_floor=values[primary.name] == floor,
+            length_sweep={str(n): self._evaluate(task.test_at(n)).values()[primary.name] for n in tested},
+            optimum_gap=self._gap(evaluated.terms[primary.name]),
+        )
+
+    def _gap(self, terms: Tensor) -> Gap | None:
+        """Excess over the Bayes optimum, paired over the test sequences."""
+        test, primary = self.splits.test, self.task.metrics[0]
+        optimal = self.task.optimal_outputs(test)
+        if optimal is None:
+            return None
+        optimal_terms = primary.terms(optimal[test.scored], test.targets[test.scored])
+        excess = terms - optimal_terms if primary.direction == "lower" else optimal_terms - terms
+        sequence = test.scored.nonzero()[:, 0]  # (N,)
+        total = torch.zeros(len(test), dtype=torch.float64).index_add_(0, sequence, excess)
+        mean, low, high = t_interval((total / test.scored.sum(1).clamp(min=1)).numpy())
+        return Gap(mean, low, high, len(test))
+
+    def finish(self) -> Result:
+        """Completes the result with what it cost and what made it, and writes it, last."""
+        self.result = replace(
+            self.result,
+            model_config=json.loads(json.dumps(asdict(self.config))),
+            parameters=self.predictor.parameter_counts()._asdict(),
+            sizing_note=self.sizing_note,
+            state_bytes=self.predictor.state_bytes(self.splits.test.inputs.shape[1]),
+            steps=self.steps,
+            best_step=self.best_step,
+            seconds=self.seconds,
+            memory=self.memory.read(),
+            data_digest=data_digest(self.splits),
+            curve_digest=file_digest(self.folder / "metrics.jsonl"),
+        )
+        write_result(self.folder, self.result)
+        return self.result
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """Outputs (B, T, K) on the test split, on the CPU, for figures."""
+        return evaluation.predict(self.predictor, self.splits.test, self.device)
+
+    def _evaluate(self, split: Any) -> evaluation.Evaluation:
+        return evaluation.evaluate(self.predictor, self.task.target, self.task.metrics, split, self.device)
+
+    def _log(self, row: Row) -> None:
+        self.curve.append(row._asdict())
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row._asdict()) + "\n")

@@ -1,0 +1,234 @@
+"""The one training loop, for every model that is fitted by gradient.
+
+Backpropagation through time over length-bucketed batches, gradient clipping, early stopping on validation, and the best
+checkpoint by validation kept. It is given the training and validation splits and nothing else, so it cannot see the test.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.evaluation import evaluate
+from benchmarks.metrics import Metric
+from models.contract import Predictor, SequenceBatch, TargetSpec
+
+POOL = 16
+"""Batches sorted by length together: enough to make batches of like lengths, few enough to keep their order random."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a model is fitted by gradient. A suite may vary any field.
+
+    learning_rate: the model's own default unless set. schedule: the learning rate constant, or falling to zero along half a
+    cosine over n_steps. momentum: for sgd. weight_decay: decoupled for adamw, an L2 penalty for the others.
+    clip_norm: bound on the global norm of the gradient; clip_value: on each element; None: unbounded. batch_size: sequences.
+    n_steps: the budget, in optimiser steps. evaluate_every: steps between validations. patience: validations without
+    improvement after which the fit stops early; None: never. max_seconds: a cap on the whole fit; reaching it is the status
+    ``timeout``, never a normal end.
+    """
+
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    clip_value: float | None = None
+    batch_size: int = 64
+    n_steps: int = 500
+    evaluate_every: int = 50
+    patience: int | None = None
+    max_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "n_steps", "evaluate_every", "max_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+class Diverged(RuntimeError):
+    """The loss or the validation metric was not finite; the message names the first bad step."""
+
+
+class FitTimeout(RuntimeError):
+    """The fit reached max_seconds."""
+
+
+class Row(NamedTuple):
+    """One validation. seconds: the training clock, which stands still during validation and logging.
+
+    train_loss and gradient_norm (before clipping): means over the steps since the last row, None before the first step.
+    validation: the primary metric. best: whether this is the checkpoint to beat.
+    """
+
+    step: int
+    seconds: float
+    train_loss: float | None
+    gradient_norm: float | None
+    validation_loss: float
+    validation: float
+    best: bool
+
+
+class Fitted(NamedTuple):
+    """steps: taken. best_step: of the checkpoint that the predictor now holds. seconds: training alone, and validating."""
+
+    steps: int
+    best_step: int
+    train_seconds: float
+    validate_seconds: float
+
+
+def fit(
+    predictor: Predictor,
+    target: TargetSpec,
+    primary: Metric,
+    train: SequenceBatch,
+    validation: SequenceBatch,
+    config: FitConfig,
+    generator: torch.Generator,
+    log: Callable[[Row], None],
+) -> Fitted:
+    """Fits ``predictor`` in place and leaves it with its best checkpoint by validation, in evaluation mode.
+
+    generator: a CPU one; the order of the batches depends on nothing else. Raises Diverged or FitTimeout.
+    """
+    device = next(predictor.parameters()).device
+    train, validation = train.to(device), validation.to(device)
+    optimiser = make_optimiser(predictor, config)
+    scheduler = make_schedule(optimiser, config)
+    batches = bucketed_batches(train.lengths, config.batch_size, generator)
+    best_key: tuple[float, float] | None = None
+    best_step, best_weights, stale = 0, copy.deepcopy(predictor.state_dict()), 0
+    losses: list[Tensor] = []
+    norms: list[Tensor] = []
+    train_seconds = validate_seconds = 0.0
+    clock = time.perf_counter()
+    step = 0
+    for step in range(1, config.n_steps + 1):
+        predictor.train()
+        loss, norm = training_step(predictor, target, train.select(next(batches)), optimiser, config)
+        scheduler.step()
+        losses.append(loss)
+        norms.append(norm)
+        if step % config.evaluate_every and step != config.n_steps:
+            if train_seconds + time.perf_counter() - clock > config.max_seconds:
+                raise FitTimeout(
+                    f"the fit reached its cap of {config.max_seconds:g} s at step {step} of {config.n_steps}"
+                )
+            continue
+        train_loss, norm_mean = _means(losses, norms, step)
+        synchronise(device)
+        now = time.perf_counter()
+        train_seconds += now - clock
+        result = evaluate(predictor, target, (primary,), validation, device)
+        value = result.values()[primary.name]
+        if not all(map(_is_finite, (value, result.loss))):
+            raise Diverged(f"validation gave {primary.name} {value} and loss {result.loss} at step {step}")
+        key = (value if primary.direction == "higher" else -value, -result.loss)
+        improved = best_key is None or key > best_key
+        if improved:
+            best_key, best_step, stale = key, step, 0
+            best_weights = copy.deepcopy(predictor.state_dict())
+        log(Row(step, train_seconds, train_loss, norm_mean, result.loss, value, improved))
+        losses, norms = [], []
+        clock = time.perf_counter()
+        validate_seconds += clock - now
+        stale += not improved
+        if config.patience is not None and stale >= config.patience:
+            break
+    predictor.load_state_dict(best_weights)
+    predictor.eval()
+    return Fitted(step, best_step, train_seconds, validate_seconds)
+
+
+def training_step(
+    predictor: Predictor, target: TargetSpec, batch: SequenceBatch, optimiser: torch.optim.Optimizer, config: FitConfig
+) -> tuple[Tensor, Tensor]:
+    """One update; returns the loss before it and the gradient's norm before clipping, both detached scalars."""
+    optimiser.zero_grad(set_to_none=True)
+    outputs, _ = predictor(batch.inputs, None, batch.lengths)  # (B, T, K)
+    loss = target.loss(outputs, batch)
+    loss.backward()
+    norm = clip_gradients(list(predictor.parameters()), config)
+    optimiser.step()
+    return loss.detach(), norm
+
+
+def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> Tensor:
+    """Clips in place, by value and then by norm, between backward and step; returns the norm before."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if config.clip_value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, config.clip_value)
+    if config.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    return norm.detach()
+
+
+def make_optimiser(predictor: Predictor, config: FitConfig) -> torch.optim.Optimizer:
+    """The optimiser that the configuration names, over all parameters."""
+    parameters, rate, decay = list(predictor.parameters()), config.learning_rate, config.weight_decay
+    match config.optimiser:
+        case "adam":
+            return torch.optim.Adam(parameters, rate, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, rate, weight_decay=decay, momentum=config.momentum)
+        case "sgd":
+            return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=config.momentum)
+
+
+def make_schedule(optimiser: torch.optim.Optimizer, config: FitConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """Constant, or half a cosine down to zero."""
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.n_steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+def bucketed_batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices (B,) for ever: each epoch a new permutation, sorted by length within pools, batches in random order.
+
+    Every sequence comes once an epoch; the last batch of an epoch may be smaller. Lengths all equal: a plain permutation.
+    """
+    uniform = bool((lengths == lengths[0]).all())
+    while True:
+        order = torch.randperm(len(lengths), generator=generator)
+        if uniform:
+            yield from order.split(batch_size)
+            continue
+        pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(batch_size * POOL)]
+        batches = [batch for pool in pools for batch in pool.split(batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[i]
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given, so that a clock may be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _means(losses: list[Tensor], norms: list[Tensor], step: int) -> tuple[float, float]:
+    """Means since the last row. Looked at once per row, not per step, so that a GPU is never waited for in between."""
+    values = torch.stack(losses).double().cpu()
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        first = step - len(values) + 1 + int(bad[0])
+        raise Diverged(f"the training loss was {values[bad[0]].item()} at step {first}")
+    return float(values.mean()), float(torch.stack(norms).double().mean())
+
+
+def _is_finite(value: Any) -> bool:
+    return value == value and abs(value) != float("inf")

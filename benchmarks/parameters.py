@@ -1,0 +1,41 @@
+"""Turns what a person wrote (a suite, a notebook, a command line) into a checked frozen dataclass, or one clear sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from models.names import UnknownName
+
+T = TypeVar("T")
+
+
+class InvalidParameter(ValueError):
+    """A value of the wrong type or out of range; the message says where and what was expected."""
+
+
+def configure(what: str, default: T, overrides: Mapping[str, Any]) -> T:
+    """A copy of the dataclass instance ``default`` with ``overrides``, its types checked strictly.
+
+    Raises UnknownName for an unknown field, InvalidParameter for a wrong type or a value that the class itself refuses.
+    ``what`` begins the sentence: "model lstm", "task adding".
+    """
+    known = [field.name for field in fields(default)]  # type: ignore[arg-type]
+    for name in overrides:
+        if name not in known:
+            raise UnknownName(f"parameter of {what}", name, known)
+    merged = asdict(default) | dict(overrides)  # type: ignore[call-overload]
+    try:
+        # Strict JSON rules: a list may stand for a tuple and an int for a float, but "20" is no number.
+        return TypeAdapter(type(default)).validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "parameters"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidParameter(f"{what}: {where}: {message}; got {first['input']!r}") from error
+    except TypeError as error:
+        raise InvalidParameter(f"{what}: {error}") from error

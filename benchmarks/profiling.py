@@ -1,0 +1,44 @@
+"""Peak memory of this process, measured the way that a child's inherited peak cannot spoil.
+
+On Linux the kernel's high-water mark is reset through /proc/self/clear_refs and read back as VmHWM; a child's ru_maxrss, in
+contrast, starts at its parent's peak. Elsewhere the resident size at the end is reported, labelled as a sample.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Start it once imports are done; `read` gives the peak since, and its increment over the start, in bytes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start_bytes = psutil.Process().memory_info().rss
+        if CLEAR_REFS.exists():
+            CLEAR_REFS.write_text("5")
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def read(self) -> dict[str, float | str]:
+        """peak_bytes, increment_bytes and method; on a GPU its allocated and reserved peaks too."""
+        if CLEAR_REFS.exists():
+            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+            peak, method = int(line.split()[1]) * 1024, "VmHWM after reset"
+        else:
+            peak, method = psutil.Process().memory_info().rss, "resident size at the end, a sample"
+        report: dict[str, float | str] = {
+            "peak_bytes": peak,
+            "increment_bytes": max(0, peak - self.start_bytes),
+            "method": method,
+        }
+        if self.device.type == "cuda":
+            report["gpu_allocated_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            report["gpu_reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
+        return report

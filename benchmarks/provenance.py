@@ -1,0 +1,120 @@
+"""What a result was made with: a digest of the code that can change it, and the environment it ran in."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from benchmarks.tasks import registry as tasks
+from models import registry as models
+
+ROOT = Path(__file__).resolve().parents[1]
+TRIAL_NOTEBOOK = ROOT / "notebooks" / "trial.ipynb"
+SHARED_CODE = ("benchmarks.fitting", "benchmarks.evaluation", "benchmarks.metrics", "models.sizing", "models.predictor")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "hmmlearn",
+    "aeon",
+    "scikit-learn",
+    "statsmodels",
+    "pandas",
+    "mlflow",
+    "papermill",
+    "rnnbench",
+)
+
+
+@cache
+def code_digest(task: str, model: str) -> str:
+    """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, and
+    trial.ipynb. The registries are left out: adding a model makes no other model's results stale."""
+    roots = [models.entry(model).build.__module__, tasks.TASKS[task].__module__, *SHARED_CODE]
+    reached: set[str] = set()
+    for root in roots:
+        _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
+    digest = hashlib.sha256(TRIAL_NOTEBOOK.read_bytes())
+    for name in sorted(reached):
+        digest.update(name.encode() + b"\0" + _source(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _reach(module: str, packages: frozenset[str], reached: set[str]) -> None:
+    """Adds ``module`` and, through its import statements, every module of ``packages`` that it needs."""
+    if module in reached:
+        return
+    reached.add(module)
+    for name in _imports(module, packages):
+        _reach(name, packages, reached)
+
+
+@cache
+def _imports(module: str, packages: frozenset[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(_source(module).read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in found if name.split(".")[0] in packages and _is_module(name))
+
+
+@cache
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False  # "package.module.attribute": an attribute, not a module
+
+
+def _source(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"no source file for module {module!r}")
+    return Path(spec.origin)
+
+
+def environment() -> dict[str, str | int | bool | None]:
+    """Versions, commit and machine, for env.json and the report."""
+    packages = {f"version_{name}": version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "git_commit": git_commit(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout, with ``+changes`` where the working tree differs; None outside a repository."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()

@@ -1,0 +1,163 @@
+"""The run folder, ``results/runs/<trial id>/``: the only truth. Tables, MLflow and reports are rebuilt from it.
+
+``spec.json  env.json  metrics.jsonl  notebook.ipynb  stderr.log`` and ``result.json``, which is written last and atomically:
+a folder without a valid one is a trial that has not been run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmarks.trial import Trial
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How a trial ended. The set is closed; FAILED holds all but ok and skipped."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    DIVERGED = "diverged"
+    INVALID_METRIC = "invalid_metric"
+    TIMEOUT = "timeout"
+    OOM_CPU = "oom_cpu"
+    OOM_GPU = "oom_gpu"
+    KERNEL_DIED = "kernel_died"
+    ERROR = "error"
+    INCOMPLETE = "incomplete"
+    INFRA_ERROR = "infra_error"
+    INTERRUPTED = "interrupted"
+
+
+RERUN = frozenset({Status.INTERRUPTED, Status.INFRA_ERROR})
+"""Statuses that say nothing of the model: such a trial is run again."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Mean excess over the Bayes optimum, paired over the test sequences, with its 95 % t interval; positive is worse."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``result.json`` holds. Fields beyond the first block are empty where a trial did not get that far.
+
+    test, validation: metric name → value. score: (metric - floor) / (ceiling or reference - floor).
+    length_sweep: tested length → primary metric. model_config: with the width that sizing chose.
+    seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
+    timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
+    """
+
+    trial_id: str
+    spec: Mapping[str, Any]
+    status: Status
+    code_digest: str
+    reason: str | None = None
+    schema: int = SCHEMA
+
+    primary: str | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
+    selected_on: str | None = None
+    floor: float | None = None
+    ceiling: float | None = None
+    reference: float | None = None
+    score: float | None = None
+    equals_floor: bool = False
+    length_sweep: Mapping[str, float] = field(default_factory=dict)
+    optimum_gap: Gap | None = None
+
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    sizing_note: str | None = None
+    state_bytes: int | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, float | str] = field(default_factory=dict)
+    timing_valid: bool = False
+    data_digest: str | None = None
+    curve_digest: str | None = None
+
+
+_ADAPTER = TypeAdapter(Result)
+
+
+class TornResult(ValueError):
+    """A result.json that is cut short, malformed, or disagrees with its folder."""
+
+
+def run_folder(results: Path, trial_id: str) -> Path:
+    return results / "runs" / trial_id
+
+
+def file_digest(path: Path) -> str | None:
+    """sha256 of a file, None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole text or nothing: temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Writes result.json, last and atomically. Raises ValueError for a number that JSON cannot hold."""
+    write_atomically(folder / "result.json", json.dumps(asdict(result), indent=1, allow_nan=False))
+
+
+def read_result(folder: Path) -> Result | None:
+    """The folder's result; None where there is none. Raises TornResult if it cannot be trusted."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = _ADAPTER.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise TornResult(f"{path}: {error.errors()[0]['msg']}") from error
+    if result.schema != SCHEMA:
+        raise TornResult(f"{path}: schema {result.schema}, expected {SCHEMA}")
+    if result.trial_id != folder.name:
+        raise TornResult(f"{path}: belongs to trial {result.trial_id}")
+    if result.curve_digest is not None and result.curve_digest != file_digest(folder / "metrics.jsonl"):
+        raise TornResult(f"{path}: metrics.jsonl is not the file this result was made with")
+    return result
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a torn last line, which a kill can leave, is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def failure(trial: Trial, status: Status, reason: str, code_digest: str) -> Result:
+    """The row of a trial that gave no numbers."""
+    return Result(trial.id, asdict(trial), status, code_digest, reason)

@@ -1,0 +1,256 @@
+"""A suite: which models on which tasks, with which seeds and budgets, as data in a YAML file.
+
+The header comment of a suite's file says the command, the time it takes and the result to expect (the habit of
+google-research/big_vision). Everything is checked before anything runs; messages begin with the file's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.parameters import InvalidParameter
+from benchmarks.trial import Overrides, Trial, specify
+from models.names import UnknownName
+
+FOLDER = Path(__file__).parent / "suites"
+
+RESERVED = frozenset({"runs", "by-hand", "quarantine", "mlartifacts", "mlruns"})
+"""Names of folders in results/ that are no suite's."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model or a task by name, and what differs from its defaults. settings: model's config, or task's parameters."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every model on every task with every seed."""
+
+    models: tuple[Choice, ...]
+    tasks: tuple[Choice, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A checked suite. expected: what its header says to expect. file: where it was read, for messages."""
+
+    name: str
+    description: str
+    expected: str
+    parameter_budget: int | None
+    fit: Mapping[str, Any]
+    grids: tuple[Grid, ...]
+    file: str
+
+    @staticmethod
+    def names() -> list[str]:
+        """The suites that come with the project."""
+        return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+    def trials(
+        self,
+        models: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        seeds: int | None = None,
+        device: str = "auto",
+    ) -> list[Trial]:
+        """The trials in order, each once. models, tasks: only these; seeds: this many instead of the suite's own.
+
+        Raises UnknownName or InvalidParameter for what the registries, or the suite, do not know.
+        """
+        self._refuse_unknown("model", models, [choice.name for grid in self.grids for choice in grid.models])
+        self._refuse_unknown("task", tasks, [choice.name for grid in self.grids for choice in grid.tasks])
+        if seeds is not None and seeds < 1:
+            raise InvalidParameter(f"seeds: expected a count of at least 1, got {seeds}")
+        found: dict[str, Trial] = {}
+        with _located(self.file):
+            for grid in self.grids:
+                for task in grid.tasks:
+                    for model in grid.models:
+                        if (models and model.name not in models) or (tasks and task.name not in tasks):
+                            continue
+                        for seed in grid.seeds if seeds is None else range(seeds):
+                            trial = self._trial(task, model, seed, device)
+                            found.setdefault(trial.id, trial)
+        return list(found.values())
+
+    def _trial(self, task: Choice, model: Choice, seed: int, device: str) -> Trial:
+        fit = {**self.fit, **task.fit, **model.fit}
+        overrides = Overrides(task_parameters=task.settings, model_config=model.settings, fit=fit)
+        return specify(task.name, model.name, seed, self.parameter_budget, device, overrides)
+
+    def _refuse_unknown(self, kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:
+        for name in wanted or ():
+            if name not in known:
+                raise UnknownName(f"{kind} of suite {self.name}", name, set(known))
+
+
+def load(name_or_path: str) -> Suite:
+    """A suite by name, or from a file by its path.
+
+    Raises UnknownName, with the nearest known one, for an unknown suite, key, model or task, and InvalidParameter for
+    a value of the wrong type; the trials themselves are checked too.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if name_or_path not in Suite.names():
+            raise UnknownName("suite", name_or_path, Suite.names())
+        path = FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise InvalidParameter(f"{path}: no such suite file")
+    with _located(path.name):
+        suite = _parse(path)
+    suite.trials(device="cpu")
+    return suite
+
+
+@contextmanager
+def _located(file: str) -> Iterator[None]:
+    """Begins the message of what is refused inside with the file's name."""
+    try:
+        yield
+    except (UnknownName, InvalidParameter) as error:
+        error.args = (f"{file}: {error}",)
+        raise
+
+
+def _parse(path: Path) -> Suite:
+    text = path.read_text()
+    content = _mapping("the file", _read(text))
+    known = ("name", "description", "parameter_budget", "seeds", "fit", "grids")
+    _check_keys("suite", content, known, required=("name", "description", "seeds", "grids"))
+    name = _text("name", content["name"])
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
+        raise InvalidParameter(
+            f"name: {name!r} cannot be a suite's name; use small letters, digits, - and _; not {sorted(RESERVED)}"
+        )
+    budget = content.get("parameter_budget")
+    if budget is not None and (type(budget) is not int or budget < 1):
+        raise InvalidParameter(f"parameter_budget: expected a positive integer, got {budget!r}")
+    seeds = _seeds("seeds", content["seeds"])
+    grids = _list("grids", content["grids"])
+    return Suite(
+        name=name,
+        description=_text("description", content["description"]),
+        expected=_expected(text),
+        parameter_budget=budget,
+        fit=_mapping("fit", content.get("fit", {})),
+        grids=tuple(_grid(f"grids[{number}]", grid, seeds) for number, grid in enumerate(grids)),
+        file=path.name,
+    )
+
+
+def _read(text: str) -> object:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise InvalidParameter(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _expected(text: str) -> str:
+    """The header comment's last entry. Raises InvalidParameter where the header lacks one of the three."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    header = " ".join(lines)
+    match = re.fullmatch(r".*Command: (.+) Time: (.+) Expected: (.+)", header)
+    if match is None:
+        raise InvalidParameter('the file must begin with a comment that says "Command: …", "Time: …" and "Expected: …"')
+    return match[3].strip()
+
+
+def _grid(where: str, written: object, seeds: tuple[int, ...]) -> Grid:
+    content = _mapping(where, written)
+    _check_keys(where, content, ("models", "tasks", "seeds"), required=("models", "tasks"))
+    models = _list(f"{where}.models", content["models"])
+    tasks = _list(f"{where}.tasks", content["tasks"])
+    return Grid(
+        models=tuple(_choice(f"{where}.models[{number}]", model, "config") for number, model in enumerate(models)),
+        tasks=tuple(_choice(f"{where}.tasks[{number}]", task, "parameters") for number, task in enumerate(tasks)),
+        seeds=_seeds(f"{where}.seeds", content["seeds"]) if "seeds" in content else seeds,
+    )
+
+
+def _choice(where: str, written: object, settings: str) -> Choice:
+    """A bare name, or a mapping with ``name``, ``fit`` and the key that ``settings`` names."""
+    if isinstance(written, str):
+        return Choice(written)
+    content = _mapping(where, written, or_else="a name or a mapping")
+    _check_keys(where, content, ("name", settings, "fit"), required=("name",))
+    return Choice(
+        name=_text(f"{where}.name", content["name"]),
+        settings=_mapping(f"{where}.{settings}", content.get(settings, {})),
+        fit=_mapping(f"{where}.fit", content.get("fit", {})),
+    )
+
+
+def _seeds(where: str, written: object) -> tuple[int, ...]:
+    """A count, 3 for 0, 1, 2, or the seeds themselves."""
+    if type(written) is int and written >= 1:
+        return tuple(range(written))
+    if (
+        isinstance(written, list)
+        and written
+        and all(type(seed) is int and seed >= 0 for seed in written)
+        and len(set(written)) == len(written)
+    ):
+        return tuple(written)
+    raise InvalidParameter(f"{where}: expected a count of at least 1 or a list of different seeds, got {written!r}")
+
+
+def _mapping(where: str, written: object, or_else: str = "a mapping") -> Mapping[str, Any]:
+    if not isinstance(written, dict):
+        raise InvalidParameter(f"{where}: expected {or_else}, got {written!r}")
+    for key in written:
+        if not isinstance(key, str):
+            raise InvalidParameter(f"{where}: expected names as keys, got {key!r}")
+    return written
+
+
+def _list(where: str, written: object) -> list[Any]:
+    if not isinstance(written, list) or not written:
+        raise InvalidParameter(f"{where}: expected a list with at least one entry, got {written!r}")
+    return written
+
+
+def _text(where: str, written: object) -> str:
+    if not isinstance(written, str) or not written.strip():
+        raise InvalidParameter(f"{where}: expected a text, got {written!r}")
+    return written
+
+
+def _check_keys(where: str, content: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...]) -> None:
+    for key in content:
+        if key not in known:
+            raise UnknownName(f"key of {where}", key, known)
+    for key in required:
+        if key not in content:
+            raise InvalidParameter(f"{where}: {key} is missing")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which would let the last of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise InvalidParameter(f"line {key_node.start_mark.line + 1}: {key!r} is written twice")
+            seen.add(key if isinstance(key, Hashable) else None)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,48 @@
+"""The one table of tasks, and how a task is built by name.
+
+To add a task: write its class in the file of its family, and add it to ``TASKS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
+from benchmarks.tasks.diagnostic import Adding, Parity, Recall
+from benchmarks.tasks.forecasting import CO2, Sunspots
+from benchmarks.tasks.markov import Casino, HiddenSource
+from benchmarks.tasks.task import Task
+from models.names import UnknownName
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        JapaneseVowels,
+        BasicMotions,
+        Digits,
+        CO2,
+        Sunspots,
+        Adding,
+        Recall,
+        Parity,
+        HiddenSource,
+        Casino,
+    )
+}
+
+
+def task(name: str, parameters: Mapping[str, Any]) -> Task:
+    """The task of that name with ``parameters``, the rest default.
+
+    Raises UnknownName, with the nearest known one, for an unknown task or parameter, and InvalidParameter for a value
+    of the wrong type or out of range.
+    """
+    if name not in TASKS:
+        raise UnknownName("task", name, TASKS)
+    known = [field.name for field in fields(TASKS[name])]  # type: ignore[arg-type]
+    for key in parameters:
+        if key not in known:
+            raise UnknownName(f"parameter of {name}", key, known)
+    return TASKS[name](**parameters)

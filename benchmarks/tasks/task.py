@@ -1,0 +1,133 @@
+"""The contract of tasks. A task is: predict y_t at the *scored* steps.
+
+A concrete task is a frozen dataclass whose fields are its parameters and whose docstring shows a worked example, argues
+the floor and the ceiling, and names source and licence. Tasks never import models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from benchmarks.metrics import Metric
+from benchmarks.parameters import InvalidParameter
+from models.contract import InputSpec, SequenceBatch, TargetSpec
+
+
+class Splits(NamedTuple):
+    """What `Task.splits` returns. Test is the same for every seed; train and validation may depend on it."""
+
+    train: SequenceBatch
+    validation: SequenceBatch
+    test: SequenceBatch
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The best known value of the primary metric, or a strong simple method's, and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """For a task with a length knob: the longest trained length and the lengths tested by `Task.test_at`."""
+
+    trained: int
+    tested: tuple[int, ...]
+
+
+class Task(ABC):
+    """One task under the one contract; see the module."""
+
+    name: ClassVar[str]
+    """As in suites and tables."""
+    group: ClassVar[str]
+    """diagnostic, speech, sensors, vision, forecasting …"""
+    summary: ClassVar[str]
+    """One line for people: what goes in, what must come out."""
+    licence: ClassVar[str]
+    source: ClassVar[str]
+    picture: ClassVar[Literal["confusion", "forecast", "scatter", "symbols"]]
+    """How a person looks at one trial: confusion matrix, forecast against truth, predicted against true value, or the
+    predicted symbols below the true ones."""
+    symbols: ClassVar[tuple[str, ...] | None] = None
+    """Names of the target classes, or None: their numbers."""
+    causal: ClassVar[bool]
+    """Predictions are due as the sequence arrives: the one at t may use inputs at ≤ t only."""
+
+    @property
+    @abstractmethod
+    def input(self) -> InputSpec: ...
+
+    @property
+    @abstractmethod
+    def target(self) -> TargetSpec: ...
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """The first is primary: it selects on validation and stands in the matrix."""
+
+    @abstractmethod
+    def splits(self, seed: int) -> Splits:
+        """Train and validation drawn by ``seed_for("data", name, seed)``, test by ``seed_for("test", name)``."""
+
+    def ceiling(self) -> float | None:
+        """The primary metric of the Bayes-optimal predictor on the test split, or None where it is unknown."""
+        return None
+
+    @property
+    def reference(self) -> Reference | None:
+        """A value to beat where no ceiling is known."""
+        return None
+
+    def optimal_outputs(self, batch: SequenceBatch) -> Tensor | None:
+        """The Bayes-optimal outputs (B, T, K) for a batch, where the source of the data is known exactly."""
+        return None
+
+    @property
+    def lengths(self) -> Lengths | None:
+        """The length knob, where the task has one."""
+        return None
+
+    def test_at(self, length: int) -> SequenceBatch:
+        """Test sequences of ``length``, the same for every seed; only for tasks whose `lengths` is not None."""
+        raise ValueError(f"{self.name} has no length knob")
+
+    def floor(self, seed: int) -> float:
+        """The primary metric, on test, of the best constant prediction that the training split of ``seed`` gives.
+
+        The constant is the target spec's own: class frequencies, base rates, the mean, or zero where targets are
+        differences from the last value. The model ``floor`` scores exactly this; a test holds it.
+        """
+        splits = self.splits(seed)
+        constant = self.target.best_constant(splits.train.targets[splits.train.scored])  # (K,)
+        targets = splits.test.targets[splits.test.scored]
+        return self.metrics[0](constant.expand(len(targets), -1), targets)
+
+
+def require_integers(task: Task, least: Mapping[str, int]) -> None:
+    """Raises InvalidParameter unless each named field of ``task`` is an integer of at least the given value."""
+    for name, minimum in least.items():
+        value = getattr(task, name)
+        if type(value) is not int or value < minimum:  # a bool is no count, though it is an int to isinstance
+            raise InvalidParameter(f"{task.name}: {name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def data_digest(splits: Splits) -> str:
+    """The sha256, in hexadecimal, over name, type, shape and bytes of every tensor of the three splits."""
+    digest = hashlib.sha256()
+    for split, batch in zip(splits._fields, splits, strict=True):
+        for field in fields(batch):
+            tensor: Tensor | None = getattr(batch, field.name)
+            if tensor is not None:
+                digest.update(f"{split}.{field.name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

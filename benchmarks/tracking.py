@@ -1,0 +1,308 @@
+"""MLflow as a mirror of the run folders: the only file that imports mlflow, and the only writer of its store.
+
+Experiment = suite; parent run = model on task, with mean and interval over seeds; child run = trial. All of it can be
+rebuilt from the run folders by `sync`, without duplicates: a child is known by its tag ``trial_id``, and the digest of
+its result.json, written last, says that it is whole.
+
+Importing mlflow and opening a fresh SQLite store takes seconds, so a background thread does both while trials run; a
+ledger beside the report remembers what is logged, so that a run with nothing new does neither.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import records, tables
+from benchmarks.records import Result, Status
+from benchmarks.trial import Trial
+from models import registry as models
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A server that is down must cost seconds, not mlflow's default of minutes. What a person has set is left alone.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+BATCH = 900
+"""Metrics per request: the server takes at most 1,000 entities."""
+DRAIN_SECONDS = 60.0
+"""How long `Tracker.close` waits for a slow store before it leaves the rest to `sync`."""
+
+
+def tracking_uri(results: Path) -> str:
+    """MLFLOW_TRACKING_URI, or SQLite in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+class Ledger:
+    """trial id → digest of the result that is logged; one file per suite, void once its store is another or is gone."""
+
+    def __init__(self, results: Path, suite: str) -> None:
+        self.path = results / suite / "mlflow.json"
+        self.uri = tracking_uri(results)
+        self.logged: dict[str, str] = {}
+        if self.path.exists() and not self._store_is_gone():
+            content = json.loads(self.path.read_text())
+            self.logged = content["logged"] if content["uri"] == self.uri else {}
+
+    def _store_is_gone(self) -> bool:
+        return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        records.write_atomically(self.path, json.dumps({"uri": self.uri, "logged": self.logged}))
+
+
+class Store:
+    """One experiment of an MLflow store, open for writing."""
+
+    def __init__(self, results: Path, suite: str) -> None:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self.results = results
+        uri = tracking_uri(results)
+        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+        found = self.client.get_experiment_by_name(suite)
+        if found is None:
+            # A server keeps artifacts where it is told to; the local store keeps them beside its database.
+            location = (results / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+            self.experiment = self.client.create_experiment(suite, artifact_location=location)
+        else:
+            self.experiment = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(self.experiment)
+        self.children: dict[str, tuple[str, str]] = {}
+        self.parents: dict[str, str] = {}
+        self._read_runs()
+
+    def _read_runs(self) -> None:
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                if "trial_id" in tags:
+                    self.children[tags["trial_id"]] = (run.info.run_id, tags.get("result_digest", ""))
+                elif "cell" in tags:
+                    self.parents[tags["cell"]] = run.info.run_id
+            token = page.token
+            if not token:
+                return
+
+    def log(self, trial: Trial, result: Result) -> bool:
+        """Makes the trial's run what its folder says; whether there was anything to do."""
+        folder = records.run_folder(self.results, trial.id)
+        digest = records.file_digest(folder / "result.json") or ""
+        old = self.children.get(trial.id)
+        if old is not None:
+            if old[1] == digest:
+                return False
+            self.client.delete_run(old[0])
+        end = int((folder / "result.json").stat().st_mtime * 1000)
+        start = end - int(1000 * sum(result.seconds.values()))
+        tags = _tags(trial, result, folder) | {"mlflow.parentRunId": self._parent(trial), "kind": "trial"}
+        run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=trial.title)
+        self._log_numbers(run.info.run_id, trial, result, records.read_curve(folder), end)
+        notebook = folder / "notebook.ipynb"
+        if notebook.exists():
+            self.client.log_artifact(run.info.run_id, str(notebook))
+        self.client.set_tag(run.info.run_id, "result_digest", digest)
+        self.client.set_terminated(run.info.run_id, _run_status(result.status), end)
+        self.children[trial.id] = (run.info.run_id, digest)
+        return True
+
+    def _log_numbers(self, run_id: str, trial: Trial, result: Result, curve: list[dict[str, Any]], end: int) -> None:
+        from mlflow.entities import Metric, Param
+
+        points = [
+            Metric(name, float(row[name]), end, int(row["step"]))
+            for row in curve
+            for name in ("train_loss", "gradient_norm", "validation_loss", "validation")
+            if row[name] is not None and math.isfinite(row[name])
+        ]
+        points += [Metric(name, value, end, 0) for name, value in _metrics(result).items()]
+        parameters = [Param(name, str(value)[:6000]) for name, value in _parameters(trial, result).items()]
+        for start in range(0, max(len(points), 1), BATCH):
+            first = start == 0
+            self.client.log_batch(run_id, points[start : start + BATCH], parameters[:100] if first else [])
+
+    def _parent(self, trial: Trial) -> str:
+        cell = _cell(trial)
+        if cell not in self.parents:
+            tags = {"kind": "model on task", "cell": cell, "task": trial.task, "model": trial.model}
+            tags |= {"family": models.entry(trial.model).family, "group": tables.describe_task(trial)["group"]}
+            run = self.client.create_run(self.experiment, tags=tags, run_name=f"{trial.model} on {trial.task}")
+            self.client.set_terminated(run.info.run_id)
+            self.parents[cell] = run.info.run_id
+        return self.parents[cell]
+
+    def summarise(self, trials: list[Trial]) -> None:
+        """Writes mean, interval, n and failures over the seeds in ``trials`` to each parent run."""
+        from mlflow.entities import Metric, RunTag
+
+        cells = {label: _cell(trial) for trial, label in zip(trials, tables.labels(trials), strict=True)}
+        matrix = tables.matrix(tables.frame(self.results, trials))
+        now = int(time.time() * 1000)
+        for _, cell in matrix.iterrows():
+            run_id = self.parents.get(cells[cell["task"], cell["model"]])
+            if run_id is None:
+                continue
+            values = {"primary": cell["mean"], "primary_low": cell["low"], "primary_high": cell["high"]}
+            values |= {f"test_{cell['metric']}": cell["mean"], "n": cell["n"], "n_failed": cell["failed"]}
+            values |= {"seconds_train": cell["seconds_train"], "peak_memory_mb": cell["peak_memory_mb"]}
+            values |= {name: cell[name] for name in ("score", "floor", "ceiling", "reference")}
+            values["parameters_backbone"] = cell["parameters"]
+            points = [
+                Metric(name, float(x), now, 0) for name, x in values.items() if x is not None and math.isfinite(x)
+            ]
+            name = f"{cell['model']} on {cell['task']}"
+            tags = [RunTag("mlflow.runName", name), RunTag("status", cell["failures"] or "no failure")]
+            self.client.log_batch(run_id, points, tags=tags)
+
+
+def _run_status(status: Status) -> str:
+    if status == Status.INTERRUPTED:
+        return "KILLED"
+    return "FINISHED" if status in (Status.OK, Status.SKIPPED) else "FAILED"
+
+
+def _tags(trial: Trial, result: Result, folder: Path) -> dict[str, str]:
+    environment = folder / "env.json"
+    commit = json.loads(environment.read_text()).get("git_commit") if environment.exists() else None
+    return {
+        **{"trial_id": trial.id, "task": trial.task, "model": trial.model, "seed": str(trial.seed)},
+        **{"family": models.entry(trial.model).family, "status": str(result.status), "device": trial.device},
+        **{"reason": (result.reason or "")[:4000], "git_commit": commit or "unknown"},
+        "group": tables.describe_task(trial)["group"],
+    }
+
+
+def _cell(trial: Trial) -> str:
+    """What the seeds of one model on one task share: a digest of all but the seed."""
+    return replace(trial, seed=0).id
+
+
+def _metrics(result: Result) -> dict[str, float]:
+    """The last numbers of a trial, under the same names for every model."""
+    named: dict[str, float | None] = {f"test_{name}": value for name, value in result.test.items()}
+    named |= {f"validation_{name}": value for name, value in result.validation.items()}
+    named |= {f"seconds_{phase}": value for phase, value in result.seconds.items()}
+    named |= {f"parameters_{part}": float(count) for part, count in result.parameters.items()}
+    named |= {
+        name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", "state_bytes", "steps")
+    }
+    named["primary"] = result.test.get(result.primary) if result.primary else None
+    if result.seconds:
+        named["seconds_total"] = sum(result.seconds.values())
+    for name, value in result.memory.items():
+        if name.endswith("_bytes"):
+            named[f"{name.removesuffix('_bytes').removesuffix('peak') or 'peak'}_memory_mb"] = float(value) / 1e6
+    return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
+
+
+def _parameters(trial: Trial, result: Result) -> Mapping[str, object]:
+    """The trial's specification, flat."""
+    return {
+        **{"task": trial.task, "model": trial.model, "seed": trial.seed, "device": trial.device, "mode": trial.mode},
+        **{"parameter_budget": trial.parameter_budget, "primary_metric": result.primary},
+        **{f"task.{name}": value for name, value in trial.task_parameters.items()},
+        **{f"model.{name}": value for name, value in (result.model_config or trial.model_config).items()},
+        **{f"fit.{name}": value for name, value in trial.fit.items()},
+    }
+
+
+class Tracker:
+    """Mirrors results while trials run. `submit` returns at once; one background thread is the only writer.
+
+    Nothing that the store does can hurt a trial: the first error ends the mirroring, and `close` says how to catch up.
+    """
+
+    def __init__(self, results: Path, suite_name: str) -> None:
+        self.results = results
+        self.suite = suite_name
+        self.ledger = Ledger(results, suite_name)
+        self.problem: str | None = None
+        self._waiting: queue.SimpleQueue[tuple[Trial, Result] | None] = queue.SimpleQueue()
+        self._submitted: list[Trial] = []
+        self._thread: threading.Thread | None = None
+
+    def submit(self, trial: Trial, result: Result) -> None:
+        """Hands over a trial whose result.json is written. One that is logged already costs one small file's digest."""
+        self._submitted.append(trial)
+        digest = records.file_digest(records.run_folder(self.results, trial.id) / "result.json")
+        if digest is None or self.ledger.logged.get(trial.id) == digest:
+            return
+        self._waiting.put((trial, result))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
+            self._thread.start()
+
+    def close(self) -> str | None:
+        """Waits until all is written, at most DRAIN_SECONDS; a warning in one line if it was not."""
+        if self._thread is None:
+            return None
+        self._waiting.put(None)
+        self._thread.join(DRAIN_SECONDS)
+        if self._thread.is_alive():
+            self.problem = f"the store was still busy after {DRAIN_SECONDS:g} s"
+        if self.problem is None:
+            return None
+        return (
+            f"MLflow at {self.ledger.uri}: {self.problem}; results are safe, catch up with: rnnbench sync {self.suite}"
+        )
+
+    def _write(self) -> None:
+        try:
+            self._drain()
+        # Whatever a store may raise, trials go on, and close() reports it.
+        except Exception as error:  # noqa: BLE001
+            self.problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+    def _drain(self) -> None:
+        store = Store(self.results, self.suite)
+        try:
+            while (item := self._waiting.get()) is not None:
+                store.log(*item)
+                self.ledger.logged[item[0].id] = store.children[item[0].id][1]
+            store.summarise(self._submitted)
+        finally:
+            self.ledger.save()
+
+
+def sync(results: Path, suite_name: str, trials: list[Trial]) -> int:
+    """Brings an empty, half-filled or outdated store to what the run folders say; how many trials were written.
+
+    Trials without a valid result are left out. Raises mlflow's own error where the store cannot be reached.
+    """
+    store, ledger = Store(results, suite_name), Ledger(results, suite_name)
+    n_logged = 0
+    for trial in trials:
+        try:
+            result = records.read_result(records.run_folder(results, trial.id))
+        except records.TornResult:
+            continue
+        if result is not None:
+            n_logged += store.log(trial, result)
+            ledger.logged[trial.id] = store.children[trial.id][1]
+    store.summarise(trials)
+    ledger.save()
+    return n_logged

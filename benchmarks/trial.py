@@ -1,0 +1,109 @@
+"""A trial's complete specification, and the id that follows from it.
+
+Two trials with the same id are the same experiment: the id is a hash over the task with its parameters, the model with its
+full configuration, the fitting configuration, the parameter budget, the seed, the mode and the device class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.fitting import FitConfig
+from benchmarks.parameters import InvalidParameter, configure
+from benchmarks.tasks.registry import task as build_task
+from models import registry
+from models.names import UnknownName
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is run. Build one with `specify`, which fills in every default, so that a changed default is a new trial.
+
+    parameter_budget: backbone parameters that a model with a width is sized to; None: its configuration's own width.
+    seed: chooses the data draw, the initial weights and the batch order.
+    """
+
+    task: str
+    task_parameters: Mapping[str, Any]
+    model: str
+    model_config: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    parameter_budget: int | None
+    seed: int
+    device: Device = "cpu"
+    mode: Literal["quality"] = "quality"
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.task}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a person may write of a trial: the rest is default."""
+
+    task_parameters: Mapping[str, Any] = field(default_factory=dict)
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+
+def specify(
+    task: str,
+    model: str,
+    seed: int,
+    parameter_budget: int | None,
+    device: str = "auto",
+    overrides: Overrides | None = None,
+) -> Trial:
+    """A complete, checked trial. Raises UnknownName or InvalidParameter, in one sentence, before anything runs."""
+    given = overrides or Overrides()
+    entry = registry.entry(model)
+    built = build_task(task, given.task_parameters)
+    config = configure(f"model {model}", entry.config, given.model_config)
+    fit = configure("fit", FitConfig(learning_rate=entry.learning_rate or 0.0), given.fit)
+    if type(seed) is not int or seed < 0:
+        raise InvalidParameter(f"seed: expected an integer of at least 0, got {seed!r}")
+    if parameter_budget is not None and (type(parameter_budget) is not int or parameter_budget < 1):
+        raise InvalidParameter(f"parameter_budget: expected a positive integer, got {parameter_budget!r}")
+    return Trial(
+        task=task,
+        task_parameters=_plain(built),
+        model=model,
+        model_config=_plain(config),
+        fit=_plain(fit),
+        parameter_budget=parameter_budget if entry.width else None,
+        seed=seed,
+        device=resolve_device(device),
+    )
+
+
+def resolve_device(device: str) -> Device:
+    """``auto`` is a GPU where torch sees one, else the CPU; raises where a GPU was asked for and there is none."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UnknownName("device", device, ["auto", "cpu", "cuda"])
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise InvalidParameter("device: cuda was asked for, but torch sees no GPU; use auto or cpu")
+    return "cpu"
+
+
+def _plain(instance: Any) -> dict[str, Any]:
+    """A dataclass as JSON values, tuples as lists, so that a spec equals itself read back."""
+    return json.loads(json.dumps(asdict(instance)))

@@ -1,0 +1,268 @@
+"""Figures of one trial, for trial.ipynb: functions of an `Experiment`, each returning one figure or a small table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from benchmarks.drawing import MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
+from benchmarks.experiment import Experiment
+from benchmarks.provenance import environment
+from benchmarks.tables import number
+from benchmarks.tasks.task import Task
+
+N_EXAMPLES = 6
+"""Sequences shown one by one: as many as fit a screen."""
+WRONG = "#d55e00"
+MAX_STEPS = 60
+"""Steps of a sequence of symbols that are shown: more could not be read."""
+
+
+def learning_curve(experiment: Experiment) -> Drawing:
+    """Training loss, and the validation metric with floor and ceiling, against steps; the best step marked."""
+    rows = pd.DataFrame(experiment.curve)
+    if len(rows) < 2:
+        return message("This model fits itself: it has no learning curve.")
+    primary = experiment.task.metrics[0]
+    best = rows[rows["best"]].iloc[-1]
+    title = (
+        f"Best validation {primary.name} {number(best['validation'])}, at step {best['step']} of {rows['step'].max()}"
+    )
+    figure, (left, right) = drawing(title, 2, (5.2, 3.0))
+    shade = colour(experiment.entry.family)
+    left.plot(rows["step"], rows["train_loss"].astype(float), color=MUTED, label="training")
+    left.plot(rows["step"], rows["validation_loss"], color=shade, label="validation")
+    left.legend(frameon=False, fontsize=SMALL)
+    head(left, "loss that is minimised", "optimiser steps", "loss")
+    lines = {
+        "floor": experiment.result.floor,
+        "ceiling": experiment.result.ceiling,
+        "reference": experiment.result.reference,
+    }
+    known = {name: value for name, value in lines.items() if value is not None}
+    log, low, high = bounds([*rows["validation"], *known.values()], primary.direction)
+    right.plot(rows["step"], rows["validation"], color=shade)
+    right.plot(best["step"], best["validation"], "o", color=shade)
+    right.set_ylim(low, high)
+    right.set_yscale("log" if log else "linear")
+    for name, value in known.items():
+        if low <= value <= high:
+            _level(right, name, value)
+    head(right, f"validation, {primary.direction} is better", "optimiser steps", f"{primary.name} ({primary.unit})")
+    return figure
+
+
+def _level(ax: Axes, name: str, value: float) -> None:
+    ax.axhline(value, color=MUTED, linestyle="--" if name == "floor" else ":", linewidth=1)
+    ax.annotate(name, (1, value), xycoords=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=7, color=MUTED)
+
+
+def answers(experiment: Experiment) -> Drawing:
+    """The test answers in the way that suits the task: `Task.picture` says which."""
+    return _PICTURES[experiment.task.picture](experiment)
+
+
+def _class_names(experiment: Experiment, n: int) -> list[str]:
+    return list(experiment.task.symbols or map(str, range(n)))
+
+
+def _confusion(experiment: Experiment) -> Drawing:
+    """True class × predicted class as shares of the true class, recall beside it, and a few test inputs."""
+    test, outputs = experiment.splits.test, experiment.outputs
+    n = outputs.shape[-1]
+    truth, answer = test.targets[test.scored], outputs[test.scored].argmax(-1)  # (N,), (N,)
+    counts = torch.bincount(truth * n + answer, minlength=n * n).reshape(n, n).numpy()
+    totals = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    names = _class_names(experiment, n)
+    title = f"{(truth == answer).sum()} of {len(truth)} test answers are right"
+    figure, axes = drawing(title, 2, (5.2, max(3.4, 0.9 + 0.28 * n)))
+    labels = [
+        f"{name}  (recall {share:.2f}, n = {total})"
+        for name, share, total in zip(names, shares.diagonal(), totals[:, 0], strict=True)
+    ]
+    sns.heatmap(
+        shares, ax=axes[0], cmap="Blues", vmin=0, vmax=1, annot=counts if n <= 12 else False, fmt="d", cbar=False,
+        xticklabels=names, yticklabels=labels, linewidths=0.5, annot_kws={"fontsize": SMALL},
+    )  # fmt: skip
+    axes[0].tick_params(axis="x", rotation=90)
+    head(axes[0], "counts; colour: share of the true class", "predicted", "true")
+    _examples(experiment, axes[1], truth, answer, names)
+    return figure
+
+
+def _examples(experiment: Experiment, ax: Axes, truth: Tensor, answer: Tensor, names: list[str]) -> None:
+    """The first channel of some test inputs one above the other, wrong answers first, with true and predicted class."""
+    test = experiment.splits.test
+    sequence = test.scored.nonzero()[:, 0]  # (N,)
+    wrong, right = (truth != answer).nonzero()[:, 0], (truth == answer).nonzero()[:, 0]
+    chosen = torch.cat([wrong[: N_EXAMPLES // 2], right[:N_EXAMPLES]])[:N_EXAMPLES]
+    for row, index in enumerate(chosen.tolist()):
+        length = int(test.lengths[sequence[index]])
+        inputs = test.inputs[sequence[index], :length].cpu().double()
+        channel = inputs[:, 0] if inputs.ndim == 2 else inputs
+        spread = float(channel.max() - channel.min()) or 1.0
+        good = truth[index] == answer[index]
+        shade = MUTED if good else WRONG
+        ax.plot((channel - channel.min()) / spread * 0.75 - row, color=shade, linewidth=1)
+        told = names[truth[index]] if good else f"{names[truth[index]]}, predicted {names[answer[index]]}"
+        ax.text(1.02, 0.3 - row, told, transform=ax.get_yaxis_transform(), color=shade, fontsize=SMALL)
+    ax.set_yticks([])
+    head(ax, "test inputs, first channel; orange: wrong", "step")
+
+
+def _forecast(experiment: Experiment) -> Drawing:
+    """Some test windows: look-back, what came, the forecast, and the last value held, which is the floor."""
+    test, outputs, task = experiment.splits.test, experiment.outputs, experiment.task
+    primary, result = task.metrics[0], experiment.result
+    index = torch.linspace(0, len(test) - 1, min(N_EXAMPLES, len(test))).long()
+    scale, unit = _scale(task, outputs.shape[-1])
+    held = number(result.floor or 0.0)
+    title = f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; holding the last value: {held}"
+    figure, axes = drawing(title, len(index), (4.0, 2.5))
+    for ax, window in zip(axes, index.tolist(), strict=True):
+        last = int(test.lengths[window]) - 1
+        past = scale * (test.inputs[window, : last + 1, 0] - test.inputs[window, last, 0])  # (T,)
+        # Differences from the last value of each of C channels, step-major; the first channel is shown.
+        truth = scale * test.targets[window, last].reshape(-1, test.inputs.shape[2])[:, 0]  # (n,) → (horizon,)
+        answer = scale * outputs[window, last].reshape(-1, test.inputs.shape[2])[:, 0]  # (n,) → (horizon,)
+        ahead = range(1, len(truth) + 1)
+        ax.plot(range(-last, 1), past, color="black", linewidth=1, label="look-back")
+        ax.plot(ahead, truth, color="black", marker=".", linewidth=0.8, label="truth")
+        ax.plot(ahead, answer, color=colour(experiment.entry.family), marker=".", label="forecast")
+        ax.axhline(0, color=MUTED, linestyle="--", linewidth=0.8, label="last value (floor)")
+        head(ax, f"test window {window}", "steps from now", f"change since now ({unit})")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
+    )
+    return figure
+
+
+def _scale(task: Task, n: int) -> tuple[float, str]:
+    """What turns the task's values into original units, and the unit: the absolute error of being off by one."""
+    for metric in task.metrics:
+        if metric.name == "mae":
+            return metric(torch.ones(1, n), torch.zeros(1, n)), metric.unit
+    return 1.0, "as the model sees it"
+
+
+def _scatter(experiment: Experiment) -> Drawing:
+    """Predicted against true value at the scored steps; on the diagonal they agree."""
+    test, primary, result = experiment.splits.test, experiment.task.metrics[0], experiment.result
+    truth = test.targets[test.scored].reshape(-1)  # (N, n) → (N n,)
+    answer = experiment.outputs[test.scored].reshape(-1)
+    title = f"Test {primary.name} {number(result.test[primary.name])}; always the mean: {number(result.floor or 0.0)}"
+    figure, (ax,) = drawing(title, 1, (5.2, 4.4))
+    ax.plot(truth, answer, ".", color=colour(experiment.entry.family), alpha=0.4, markersize=4)
+    low, high = float(truth.min()), float(truth.max())
+    ax.plot([low, high], [low, high], color=MUTED, linewidth=1)
+    ax.axhline(float(truth.mean()), color=MUTED, linestyle="--", linewidth=1)
+    ax.annotate(
+        "mean", (1, float(truth.mean())), xycoords=ax.get_yaxis_transform(), fontsize=7, ha="right", va="bottom"
+    )
+    head(ax, "on the line, prediction and truth agree", "true value", "predicted value")
+    return figure
+
+
+def _symbols(experiment: Experiment) -> Drawing:
+    """A few test sequences as aligned rows of symbols: inputs, truth, prediction; wrong predictions on orange."""
+    test, outputs = experiment.splits.test, experiment.outputs
+    names = _class_names(experiment, outputs.shape[-1])
+    right = (outputs.argmax(-1) == test.targets)[test.scored]
+    title = f"{right.double().mean():.1%} of {len(right)} scored test symbols are right"
+    n = min(3, len(test))
+    longest = min(MAX_STEPS, int(test.lengths[:n].max()))
+    figure, axes = drawing(title, n, (max(5.0, 0.16 * longest + 1.4), 1.3), columns=1)
+    for row, ax in enumerate(axes):
+        length = int(test.lengths[row])
+        shown = range(max(0, length - MAX_STEPS), length)
+        for column, t in enumerate(shown):
+            _symbol(ax, column, 0, _input_text(test.inputs[row, t]), MUTED)
+            if test.scored[row, t]:
+                true, predicted = int(test.targets[row, t]), int(outputs[row, t].argmax())
+                _symbol(ax, column, 1, names[true], "black")
+                _symbol(ax, column, 2, names[predicted], "black", wrong=true != predicted)
+        ax.set_xlim(-0.6, longest - 0.4)
+        ax.set_ylim(2.6, -0.6)
+        ax.set_yticks([0, 1, 2], ["input", "true", "predicted"])
+        ax.set_xticks([])
+        ax.grid(visible=False)
+        part = "" if len(shown) == length else f", its last {MAX_STEPS} steps"
+        head(ax, f"test sequence {row}{part}", "")
+    return figure
+
+
+def _input_text(value: Tensor) -> str:
+    return str(int(value)) if value.ndim == 0 else f"{float(value[0]):.0f}"
+
+
+def _symbol(ax: Axes, x: int, y: int, text: str, shade: str, wrong: bool = False) -> None:
+    box = {"boxstyle": "square,pad=0.12", "facecolor": "#f2b8a0", "edgecolor": "none"} if wrong else None
+    ax.text(x, y, text[:3], color=shade, fontsize=7, ha="center", va="center", bbox=box)
+
+
+_PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
+    "confusion": _confusion,
+    "forecast": _forecast,
+    "scatter": _scatter,
+    "symbols": _symbols,
+}
+
+
+def length_sweep(experiment: Experiment) -> Drawing | None:
+    """The primary metric against the tested length; None for a task without a length knob."""
+    result, lengths, primary = experiment.result, experiment.task.lengths, experiment.task.metrics[0]
+    if lengths is None or not result.length_sweep:
+        return None
+    tested = {int(length): value for length, value in result.length_sweep.items()}
+    last = max(tested)
+    title = f"{primary.name} {number(tested[last])} at {last / lengths.trained:g} times the longest trained length"
+    figure, (ax,) = drawing(title, 1, (6.0, 3.0))
+    ax.plot(list(tested), list(tested.values()), color=colour(experiment.entry.family), marker="o")
+    trained_span(ax, lengths.trained)
+    if result.floor is not None:
+        _level(ax, "floor", result.floor)
+    head(ax, "", "length tested (steps)", f"{primary.name} ({primary.unit})")
+    return figure
+
+
+def summary(experiment: Experiment) -> pd.DataFrame:
+    """The numbers of the trial, a row each: value and unit."""
+    result, primary = experiment.result, experiment.task.metrics[0]
+    units = {metric.name: f"{metric.unit}, {metric.direction} is better" for metric in experiment.task.metrics}
+    rows: list[tuple[str, Any, str]] = [(f"test {name}", value, units[name]) for name, value in result.test.items()]
+    rows += [(name, getattr(result, name), units[primary.name]) for name in ("floor", "ceiling", "reference")]
+    rows.append(("score", result.score, "0 is the floor, 1 the ceiling or reference"))
+    counts = experiment.predictor.parameter_counts()._asdict()
+    rows += [(f"parameters, {part}", count, "count") for part, count in counts.items()]
+    carried = experiment.predictor.state_bytes(experiment.splits.test.inputs.shape[1])
+    rows.append(("state carried", carried, "bytes per sequence, at the end of the longest"))
+    rows += [(phase, seconds, "s, shared machine, indicative") for phase, seconds in experiment.seconds.items()]
+    known = [
+        (what, f"{value:,}" if type(value) is int else number(value), unit)
+        for what, value, unit in rows
+        if value is not None
+    ]
+    return pd.DataFrame(known, columns=["what", "value", "unit"]).set_index("what")
+
+
+def provenance(experiment: Experiment) -> pd.DataFrame:
+    """What the trial was run with: its id, its setting, versions, commit and machine."""
+    trial = experiment.trial
+    rows = {
+        **{"trial id": trial.id, "run folder": experiment.folder.name, "seed": trial.seed, "device": trial.device},
+        **{f"task {name}": value for name, value in trial.task_parameters.items()},
+        **{f"model {name}": value for name, value in experiment.result.model_config.items()},
+        **{f"fit {name}": value for name, value in trial.fit.items()},
+        **{"model source": experiment.entry.source, "task source": experiment.task.source},
+        **{"task licence": experiment.task.licence, "sizing": experiment.result.sizing_note},
+        **environment(),
+    }
+    return pd.DataFrame({"value": {name: str(value) for name, value in rows.items() if value is not None}})

@@ -1,0 +1,1 @@
+"""Sequence models under one contract. Nothing here knows of the harness in ``benchmarks``."""

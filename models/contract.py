@@ -1,0 +1,336 @@
+"""The contract between models and the harness: specs, batches, state and the predictor.
+
+Shape alphabet, used in every docstring and shape comment of the project:
+**B** batch, **T** time, **C** input channels, **V** vocabulary, **D** encoder and read-out features, **K** outputs,
+**H** hidden width, **S** HMM states, **L** layers, **W** window, **N** scored steps.
+
+A model is one function over a chunk of time with explicit state, ``outputs, state = model(inputs, state, lengths)``.
+Running the chunks of a sequence one after another gives what running the sequence at once gives; a step is a chunk of
+length 1. The idea of a layer that equals its own step is that of google/sequence-layers (2023).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+"""What a causal model carries from chunk to chunk: tensors, batch first, opaque to callers. ``()`` where it carries none."""
+
+Scope = Literal["step", "sequence"]
+
+
+@dataclass(frozen=True)
+class RealInput:
+    """Real-valued channels: inputs are (B, T, C) float.
+
+    channels: C. max_length: the longest sequence the task will ever pass, or None where there is no bound.
+    features: D, the width of the encoder's output and of the read-out's input. The task fixes it, so that a large
+    vocabulary or horizon cannot eat a model's parameter budget.
+    """
+
+    channels: int
+    max_length: int | None = None
+    features: int = 32
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """Symbols 0 … V-1: inputs are (B, T) int64. Fields as in `RealInput`; vocabulary: V."""
+
+    vocabulary: int
+    max_length: int | None = None
+    features: int = 32
+
+
+InputSpec = RealInput | TokenInput
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One of n classes at every scored step: targets (B, T) int64, outputs (B, T, n) logits, cross-entropy in nats.
+
+    future: the class is the input's own next symbol, so n = V and y_t = x_(t+1). Markov and counting models need to
+    know this; others need not.
+    """
+
+    n: int
+    scope: Scope = "step"
+    future: bool = False
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n
+
+    def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
+        return F.cross_entropy(outputs[batch.scored], batch.targets[batch.scored])
+
+    def best_constant(self, targets: Tensor) -> Tensor:
+        """(N,) targets → (n,) float64: log frequencies, with half a count added so that none is infinite."""
+        counts = torch.bincount(targets, minlength=self.n).double() + 0.5
+        return (counts / counts.sum()).log()
+
+
+@dataclass(frozen=True)
+class Binary:
+    """n independent yes/no answers: targets (B, T, n) float in {0, 1}, outputs logits, Bernoulli loss in nats per step."""
+
+    n: int
+    scope: Scope = "step"
+    future: bool = False
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n
+
+    def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
+        losses = F.binary_cross_entropy_with_logits(
+            outputs[batch.scored], batch.targets[batch.scored], reduction="none"
+        )  # (N, n)
+        return losses.sum(-1).mean()
+
+    def best_constant(self, targets: Tensor) -> Tensor:
+        """(N, n) targets → (n,) float64: the logit of each base rate, with half a count added to either side."""
+        rates = (targets.double().sum(0) + 0.5) / (len(targets) + 1)
+        return rates.logit()
+
+
+@dataclass(frozen=True)
+class Real:
+    """n real values: targets and outputs (B, T, n) float, mean squared error.
+
+    future: the values are the next ``n / C`` steps of the C input channels, step-major, each as the difference from the
+    last value of its channel, in the inputs' own units. Zero is then the last-value forecast.
+    """
+
+    n: int
+    scope: Scope = "step"
+    future: bool = False
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n
+
+    def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
+        return F.mse_loss(outputs[batch.scored], batch.targets[batch.scored])
+
+    def best_constant(self, targets: Tensor) -> Tensor:
+        """(N, n) targets → (n,) float64: the mean, or zero, the last-value forecast, where the targets are differences."""
+        mean = targets.double().mean(0)
+        return torch.zeros_like(mean) if self.future else mean
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A shorter string of n symbols without alignment: targets (B, U) int64 in 1 … n, padded with -1.
+
+    Outputs are (B, T, n + 1) logits with blank 0; the loss is CTC (Graves et al. 2006) over the valid steps, in nats
+    per target symbol. The one exception to "y_t at the scored steps"; ``batch.target_lengths`` must be set.
+    """
+
+    n: int
+    scope: Scope = "step"
+    future: Literal[False] = False
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n + 1
+
+    def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
+        if batch.target_lengths is None:
+            raise ValueError("a Transcript needs target_lengths in its batch")
+        return F.ctc_loss(
+            outputs.log_softmax(-1).transpose(0, 1),  # (B, T, K) → (T, B, K)
+            batch.targets.clamp(min=0),
+            batch.lengths,
+            batch.target_lengths,
+            zero_infinity=True,
+        )
+
+    def best_constant(self, targets: Tensor) -> Tensor:
+        """(n + 1,) float64: always blank, the empty transcript."""
+        return F.one_hot(torch.tensor(0), self.n + 1).double()
+
+
+TargetSpec = Classes | Binary | Real | Transcript
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Sequences of unequal length, padded once with zeros.
+
+    inputs: (B, T, C) float or (B, T) int64. targets: (B, T) int64 or (B, T, n) float; (B, U) for a Transcript.
+    lengths: (B,) int64 on the CPU, 1 ≤ lengths ≤ T. scored: (B, T) bool, true at the steps that count, all of them valid
+    steps; for ``scope="sequence"`` the last valid step alone. target_lengths: (B,) for a Transcript, else None.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor
+    scored: Tensor
+    target_lengths: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+    def select(self, index: Tensor) -> SequenceBatch:
+        """The sequences at ``index`` (int64, on the CPU), cut to the longest of them."""
+        lengths = self.lengths[index]
+        longest = int(lengths.max())
+        index = index.to(self.inputs.device)
+        transcript = self.target_lengths is not None
+        return SequenceBatch(
+            inputs=self.inputs[index, :longest],
+            targets=self.targets[index] if transcript else self.targets[index, :longest],
+            lengths=lengths,
+            scored=self.scored[index, :longest],
+            target_lengths=None if self.target_lengths is None else self.target_lengths[index.cpu()],
+        )
+
+    def to(self, device: torch.device) -> SequenceBatch:
+        """Inputs, targets and mask on ``device``; lengths stay on the CPU, where packing and control flow need them."""
+        return replace(
+            self, inputs=self.inputs.to(device), targets=self.targets.to(device), scored=self.scored.to(device)
+        )
+
+    def validate(self) -> None:
+        """Raises ValueError naming the first broken promise of this class."""
+        n, longest = self.inputs.shape[:2]
+        valid = valid_steps(self.lengths, longest)
+        if self.lengths.shape != (n,) or self.scored.shape != (n, longest):
+            raise ValueError("lengths must be (B,) and scored (B, T)")
+        if int(self.lengths.min()) < 1 or int(self.lengths.max()) > longest:
+            raise ValueError(f"lengths must lie in 1 … {longest}")
+        if bool((self.scored & ~valid).any()):
+            raise ValueError("a padded step is scored")
+        if self.inputs.is_floating_point() and not bool(self.inputs.isfinite().all()):
+            raise ValueError("an input is not finite")
+        if self.target_lengths is None and self.targets.shape[:2] != (n, longest):
+            raise ValueError("targets must begin with (B, T)")
+
+
+def valid_steps(lengths: Tensor, longest: int) -> Tensor:
+    """(B,) lengths → (B, longest) bool, true before each sequence's end."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def last_steps(lengths: Tensor, longest: int) -> Tensor:
+    """(B,) lengths → (B, longest) bool, true at the last valid step: ``scored`` for ``scope="sequence"``."""
+    return torch.arange(longest, device=lengths.device) == lengths[:, None] - 1
+
+
+class ParameterCounts(NamedTuple):
+    """Free parameters by part. The budget counts the backbone; encoder and read-out have the width that the task fixes."""
+
+    backbone: int
+    encoder: int = 0
+    readout: int = 0
+
+
+class Predictor(nn.Module, ABC):
+    """Any model, neural, Markov or counting: all the same to the harness.
+
+    ``predictor(inputs, state=None, lengths=None)`` takes a chunk, (B, T, C) float or (B, T) int64, the state after the
+    chunk before (None: the beginning) and ``lengths``, (B,) int64 on the CPU, the valid steps of *this chunk*,
+    0 ≤ lengths ≤ T (None: all T). It returns outputs (B, T, K), logits or means, and the state after step lengths[b].
+    Rows past lengths[b] are unspecified; whatever stands in the padding, NaN included, changes nothing.
+
+    A non-causal predictor takes whole sequences: it raises ValueError if given a state, and returns ``()``. For
+    ``scope="sequence"`` its answer stands at the last valid step.
+    """
+
+    causal: bool
+    """Outputs at t use inputs at ≤ t only; hence it composes over chunks and streams."""
+
+    @abstractmethod
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """See the class."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step; ``()`` for a non-causal predictor."""
+
+    @abstractmethod
+    def state_bytes(self, t: int) -> int:
+        """Bytes carried per sequence after t steps."""
+
+    @abstractmethod
+    def parameter_counts(self) -> ParameterCounts:
+        """Free parameters: those an optimiser or an estimator may choose."""
+
+
+class SelfFitting(Predictor):
+    """A predictor with an estimation procedure of its own: EM, counting, trees."""
+
+    @abstractmethod
+    def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
+        """Estimates from ``train``; ``validation`` may choose among restarts or sizes, never more."""
+
+
+class Fit(Enum):
+    """Who fits a model: the one training loop of the harness, or the model's own `SelfFitting.fit`."""
+
+    GRADIENT = "gradient"
+    OWN = "own"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values, for tuning."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """A real number between low and high, uniform in its logarithm, for tuning."""
+
+    low: float
+    high: float
+
+
+def accepts_all(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    """The `ModelEntry.refuses` of a model that can do every task."""
+    return None
+
+
+def refuses_causal(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    """The `ModelEntry.refuses` of a model that must see the whole sequence."""
+    return "needs the whole sequence, but the task asks for predictions as the sequence arrives" if causal else None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """All that the harness knows of a model. It never asks a model's name or class.
+
+    name: as in suites and tables. family: groups the models and colours every figure.
+    config: the default configuration, an instance of a frozen dataclass whose every field is documented and defaulted.
+    build(inputs, target, causal, config): the predictor, freshly initialised from torch's global generator, which the
+    caller seeds. fit: who fits it. source: the citation. summary: one line for people.
+    refuses(inputs, target, causal): why the model cannot do such a task, or None; the reason becomes a skipped row.
+    width: the field of config that sizing turns to meet the parameter budget, in steps of width_multiple; None where a
+    model has none. learning_rate: the hand-chosen default for GRADIENT models.
+    search_space: what tuning may vary, by field of config, or of the fitting configuration as "fit.FIELD".
+    """
+
+    name: str
+    family: str
+    config: Any
+    build: Callable[[InputSpec, TargetSpec, bool, Any], Predictor]
+    fit: Fit
+    source: str
+    summary: str
+    refuses: Callable[[InputSpec, TargetSpec, bool], str | None] = accepts_all
+    width: str | None = None
+    width_multiple: int = 1
+    learning_rate: float | None = None
+    search_space: Mapping[str, Choice | LogRange] = field(default_factory=dict)

@@ -1,0 +1,16 @@
+"""How an unknown name is refused: with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnknownName(ValueError):
+    """A name that is not known; the message names the nearest one that is."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        choices = sorted(known)
+        near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,70 @@
+"""Encoder, backbone, read-out: what every neural model shares.
+
+The encoder (linear, or an embedding of symbols) makes D features of an input, the backbone turns D features over time into
+D features, and a linear read-out makes the K outputs. Only the backbone differs between models, and only it is counted by
+the parameter budget.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from models.contract import InputSpec, ParameterCounts, Predictor, RealInput, State, TargetSpec
+from models.windows import blank_padding
+
+
+class Backbone(nn.Module, ABC):
+    """Features (B, T, D) to features (B, T, D) over time, with the state and lengths of `Predictor`."""
+
+    causal: bool
+
+    @abstractmethod
+    def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """``state`` None: the beginning. Padded rows of ``features`` are finite, and unspecified."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State: ...
+
+    @abstractmethod
+    def state_bytes(self, t: int) -> int: ...
+
+
+class NeuralPredictor(Predictor):
+    """A backbone between the encoder and the read-out that the task's specs ask for."""
+
+    def __init__(self, inputs: InputSpec, target: TargetSpec, backbone: Backbone) -> None:
+        super().__init__()
+        width = inputs.features
+        self.encoder = (
+            nn.Linear(inputs.channels, width)
+            if isinstance(inputs, RealInput)
+            else nn.Embedding(inputs.vocabulary, width)
+        )
+        self.backbone = backbone
+        self.readout = nn.Linear(width, target.n_outputs)
+        self.causal = backbone.causal
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        if state and not self.causal:
+            raise ValueError("a non-causal model takes whole sequences; it carries no state from chunk to chunk")
+        features = self.encoder(blank_padding(inputs, lengths))  # (B, T, C) or (B, T) → (B, T, D)
+        features, state = self.backbone(features, state or None, lengths)  # (B, T, D)
+        return self.readout(features), state  # (B, T, D) → (B, T, K)
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.backbone.initial_state(batch_size)
+
+    def state_bytes(self, t: int) -> int:
+        return self.backbone.state_bytes(t)
+
+    def parameter_counts(self) -> ParameterCounts:
+        return ParameterCounts(count(self.backbone), count(self.encoder), count(self.readout))
+
+
+def count(module: nn.Module) -> int:
+    """Trainable parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

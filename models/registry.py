@@ -1,0 +1,54 @@
+"""The one table of models, and how a model is found and built by name.
+
+To add a model: write its file, and add its entry to ``ENTRIES``. A package elsewhere registers a `ModelEntry` (or a list
+of them) through the entry-point group ``rnnbench.models``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+import torch
+
+from models import convolutional, feed_forward, floors, hidden_markov, recurrent, transformer
+from models.contract import InputSpec, ModelEntry, Predictor, TargetSpec
+from models.names import UnknownName
+
+ENTRIES: list[ModelEntry] = [
+    *recurrent.ENTRIES,
+    *convolutional.ENTRIES,
+    *transformer.ENTRIES,
+    *feed_forward.ENTRIES,
+    *hidden_markov.ENTRIES,
+    *floors.ENTRIES,
+]
+
+
+@cache
+def entries() -> dict[str, ModelEntry]:
+    """Every registered model by name: the table above, then plug-ins in the order of their packages' names."""
+    table = {entry.name: entry for entry in ENTRIES}
+    for point in sorted(entry_points(group="rnnbench.models"), key=lambda point: point.name):
+        loaded = point.load()
+        for entry in loaded if isinstance(loaded, list) else [loaded]:
+            if entry.name in table:
+                raise ValueError(f"plug-in {point.value!r} registers {entry.name!r}, which is taken; rename it")
+            table[entry.name] = entry
+    return table
+
+
+def entry(name: str) -> ModelEntry:
+    """The model registered as ``name``; raises `UnknownName` with the nearest known name."""
+    if name not in entries():
+        raise UnknownName("model", name, list(entries()))
+    return entries()[name]
+
+
+def build(
+    model: ModelEntry, inputs: InputSpec, target: TargetSpec, causal: bool, config: object, seed: int
+) -> Predictor:
+    """A predictor whose initial weights depend on ``seed`` alone; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model.build(inputs, target, causal, config)

@@ -1,0 +1,30 @@
+"""Padding and bounded memories of the recent past, for chunks whose sequences end at different steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.contract import valid_steps
+
+
+def blank_padding(inputs: Tensor, lengths: Tensor | None) -> Tensor:
+    """Inputs (B, T, C) or (B, T) with zeros past each sequence's end, so that no NaN or stray symbol there gets in."""
+    if lengths is None or bool((lengths == inputs.shape[1]).all()):
+        return inputs
+    padded = ~valid_steps(lengths, inputs.shape[1]).to(inputs.device)  # (B, T)
+    return inputs.masked_fill(padded if inputs.dim() == 2 else padded[..., None], 0)
+
+
+def remember(past: Tensor, chunk: Tensor, n_steps: int, lengths: Tensor | None) -> Tensor:
+    """The last ``n_steps`` steps of ``past`` followed by the chunk's valid steps.
+
+    past: (B, P, D), its newest step last. chunk: (B, T, D). Needs n_steps ≤ P + T; sequence b ends at P + lengths[b], and
+    where that is less than n_steps the oldest rows repeat row 0, which callers mask. Returns (B, n_steps, D).
+    """
+    joined = torch.cat([past, chunk], dim=1)  # (B, P + T, D)
+    if lengths is None:
+        return joined[:, joined.shape[1] - n_steps :]
+    first = past.shape[1] + lengths.to(joined.device) - n_steps  # (B,)
+    index = (first[:, None] + torch.arange(n_steps, device=joined.device)).clamp(min=0)  # (B, n_steps)
+    return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))

@@ -1,0 +1,118 @@
+"""Run folders with invented numbers, for tests of what is built from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import provenance, records
+from benchmarks.records import Gap, Result, Status, file_digest, write_result
+from benchmarks.tasks import registry as tasks
+from benchmarks.trial import Trial, specify
+
+MODELS = ("rnn", "lstm", "gru", "bilstm", "deep_lstm", "tcn", "transformer", "feed_forward", "hmm", "floor")
+TASKS = ("japanese_vowels", "adding", "recall", "parity", "hidden_source")
+GOALS = {"japanese_vowels": 0.99, "adding": 1e-5, "recall": 1.0, "parity": 1.0, "hidden_source": 1.03, "co2": 0.4}
+FLOORS = {"japanese_vowels": 0.238, "adding": 1 / 6, "recall": 0.125, "parity": 0.5, "hidden_source": 1.37, "co2": 2.0}
+
+
+def trials(models: tuple[str, ...] = MODELS, names: tuple[str, ...] = TASKS, n_seeds: int = 3) -> list[Trial]:
+    return [specify(task, model, seed, 20_000, "cpu") for task in names for model in models for seed in range(n_seeds)]
+
+
+def skill_of(trial: Trial) -> float:
+    """Between 0, the floor, and 1, the goal: fixed per model and task, with a little noise per seed."""
+    if trial.model == "floor":
+        return 0.0
+    level = random.Random(f"{trial.task} {trial.model}").uniform(0.3, 1.0)
+    return min(1.0, max(0.0, level + random.Random(trial.id).gauss(0, 0.02)))
+
+
+def write_run(results: Path, trial: Trial, skill: float | None = None, **changes: Any) -> Result:
+    """A finished trial, as good as ``skill`` says; ``changes`` replace fields of its result."""
+    folder = records.run_folder(results, trial.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    skill = skill_of(trial) if skill is None else skill
+    floor, goal = FLOORS[trial.task], GOALS[trial.task]
+    value = floor * (goal / floor) ** skill
+    steps = [50 * k for k in range(1, 11)] if trial.model not in ("hmm", "floor") else [0]
+    rows = [_row(step, floor + (value - floor) * (k + 1) / len(steps), skill) for k, step in enumerate(steps)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "env.json").write_text(
+        json.dumps({"python": "3.12", "git_commit": "0123456789ab", "processor": "<b>cpu</b>"})
+    )
+    (folder / "notebook.ipynb").write_text("{}")
+    primary = tasks.task(trial.task, trial.task_parameters).metrics[0].name
+    rng = random.Random(trial.id + "cost")
+    result = Result(
+        trial_id=trial.id,
+        spec=asdict(trial),
+        status=Status.OK,
+        code_digest=provenance.code_digest(trial.task, trial.model),
+        primary=primary,
+        test={primary: value},
+        validation={primary: value},
+        selected_on="validation",
+        floor=floor,
+        ceiling=goal,
+        score=(value - floor) / (goal - floor),
+        equals_floor=trial.model == "floor",
+        length_sweep={str(n): floor + (value - floor) * 20 / n for n in (20, 40, 100)}
+        if trial.task == "parity"
+        else {},
+        optimum_gap=Gap(value - goal, value - goal - 0.01, value - goal + 0.01, 500)
+        if trial.task == "hidden_source"
+        else None,
+        model_config=trial.model_config,
+        parameters={
+            "backbone": 0 if trial.model == "floor" else rng.randint(18_500, 20_000),
+            "encoder": 400,
+            "readout": 330,
+        },
+        state_bytes=0 if trial.model == "floor" else rng.choice([256, 512, 1024, 40_000]),
+        steps=steps[-1],
+        best_step=steps[-1],
+        seconds={"data": 0.1, "build": 0.05, "train": rng.uniform(0.5, 9), "validate": 0.4, "test": 0.1},
+        memory={"peak_bytes": rng.uniform(3e8, 6e8), "increment_bytes": 4e7, "method": "VmHWM after reset"},
+        curve_digest=file_digest(folder / "metrics.jsonl"),
+    )
+    result = replace(result, **changes)
+    write_result(folder, result)
+    return result
+
+
+def _row(step: int, value: float, skill: float) -> dict[str, Any]:
+    return {
+        **{"step": step, "seconds": step / 100, "train_loss": 2.0 - skill, "gradient_norm": 0.5},
+        **{"validation_loss": 2.1 - skill, "validation": value, "best": True},
+    }
+
+
+def write_failure(results: Path, trial: Trial, status: Status, reason: str) -> Result:
+    """A trial that gave no numbers."""
+    folder = records.run_folder(results, trial.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = records.failure(trial, status, reason, provenance.code_digest(trial.task, trial.model))
+    write_result(folder, result)
+    return result
+
+
+def write_mixed(results: Path, planned: list[Trial]) -> None:
+    """A suite with all that can happen: hmm skips adding, one transformer diverges, one gru is missing, a tcn is stale."""
+    for trial in planned:
+        match trial.model, trial.task, trial.seed:
+            case "hmm", "adding", _:
+                write_failure(results, trial, Status.SKIPPED, "an HMM has no real-valued answer to a whole sequence")
+            case "transformer", "japanese_vowels", 1:
+                write_failure(
+                    results, trial, Status.DIVERGED, "validation gave accuracy nan at step 50\n<script>x</script>"
+                )
+            case "gru", "recall", 2:
+                pass
+            case "tcn", "parity", 0:
+                write_run(results, trial, code_digest="of other code")
+            case _:
+                write_run(results, trial)
