@@ -216,7 +216,8 @@ def _supervise(
 def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> None:
     """Builds the report unless it is younger than every result it shows."""
     page = results / suite.name / "report.html"
-    newest = max(path.stat().st_mtime for trial in trials if (path := _result_file(results, trial)).exists())
+    files = [path for trial in trials if (path := _result_file(results, trial)).exists()]
+    newest = max((path.stat().st_mtime for path in files), default=0.0)
     if not page.exists() or page.stat().st_mtime < newest:
         from benchmarks.report import build
 

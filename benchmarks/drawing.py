@@ -87,7 +87,7 @@ def drawing(
     """
     columns = max(1, min(columns, n_panels))
     rows = max(1, math.ceil(n_panels / columns))
-    figure = Drawing(figsize=(panel[0] * columns, panel[1] * rows + 0.5), layout="constrained")
+    figure = Drawing(figsize=(max(7.0, panel[0] * columns), max(2.4, panel[1] * rows + 0.5)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.04, wspace=0.03)  # type: ignore[union-attr, call-arg]
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", wrap=True)
     if reading:
@@ -141,11 +141,18 @@ def reference_lines(ax: Axes, cell: pd.DataFrame, vertical: bool) -> None:
         ax.annotate(name, fontsize=7, color=MUTED, **where)  # type: ignore[arg-type]
 
 
+def seeds_text(frame: pd.DataFrame) -> str:
+    """ "n = 3 seeds", or "n = 1 seed, no uncertainty"."""
+    n = frame["seed"].nunique()
+    return "n = 1 seed, no uncertainty" if n == 1 else f"n = {n} seeds"
+
+
 def trained_span(ax: Axes, trained: int) -> None:
     """Shades the lengths seen in training, on a horizontal axis of lengths."""
     ax.axvspan(ax.get_xlim()[0], trained, color="#eeeeee", zorder=0, linewidth=0)
-    where = {"xycoords": ax.get_xaxis_transform(), "ha": "right", "va": "top"}
-    ax.annotate("trained ", (trained, 0.98), fontsize=7, color=MUTED, **where)
+    ax.text(
+        trained, 0.98, "trained ", transform=ax.get_xaxis_transform(), fontsize=7, color=MUTED, ha="right", va="top"
+    )
 
 
 def label_right(ax: Axes, ends: dict[str, tuple[float, float]], look: dict[str, Style]) -> None:
@@ -158,8 +165,8 @@ def label_right(ax: Axes, ends: dict[str, tuple[float, float]], look: dict[str, 
     heights = [place for place, _ in places]
     for index in range(1, len(heights)):
         heights[index] = max(heights[index], heights[index - 1] + gap)
-    overflow = max(0.0, heights[-1] - 1) if heights else 0.0
-    heights = [value - overflow for value in heights]
+    if heights:
+        heights[-1] = min(heights[-1], 1.0)
     for index in range(len(heights) - 2, -1, -1):
         heights[index] = min(heights[index], heights[index + 1] - gap)
     for (_, model), level in zip(places, heights, strict=True):

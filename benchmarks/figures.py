@@ -22,16 +22,11 @@ from benchmarks.drawing import (
     label_right,
     message,
     reference_lines,
+    seeds_text,
     styles,
     trained_span,
 )
 from benchmarks.records import Status
-
-
-def seeds_text(frame: pd.DataFrame) -> str:
-    """ "n = 3 seeds", or "n = 1 seed, no uncertainty"."""
-    n = frame["seed"].nunique()
-    return "n = 1 seed, no uncertainty" if n == 1 else f"n = {n} seeds"
 
 
 def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
@@ -47,8 +42,8 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
         if top
         else "No task is complete"
     )
-    title = f"{claim}\npoints: seeds; bar: mean and 95 % t interval; {seeds_text(frame)}"
-    figure, axes = drawing(title, len(tasks), (4.0, 0.85 + 0.2 * len(look)))
+    reading = f"Points: seeds. Bar: mean and 95 % t interval. {seeds_text(frame)}."
+    figure, axes = drawing(claim, len(tasks), (4.0, 1.0 + 0.2 * len(look)), reading=reading)
     for index, (ax, task) in enumerate(zip(axes, tasks, strict=True)):
         ok = frame[(frame["task"] == task) & (frame["status"] == Status.OK)]
         cells = matrix[matrix["task"] == task].set_index("model")
@@ -63,7 +58,8 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
             if model in cells.index:
                 _score_row(ax, row, ok[ok["model"] == model], cells.loc[model], look[model])
         ax.set_yticks(range(len(look)), list(look) if index % 3 == 0 else [""] * len(look))
-        head(ax, task, f"{first['metric']} ({first['unit']}), {first['direction']} is better{', log' if log else ''}")
+        way = f"{first['direction']} is better{', log' if log else ''}"
+        head(ax, task, f"{first['metric']} ({first['unit']}), {way}", pad=16)
     return figure
 
 
@@ -73,14 +69,15 @@ def _score_row(ax: Axes, row: int, ok: pd.DataFrame, cell: pd.Series, style: Sty
         ax.plot([cell["low"], cell["high"]], [row, row], color=style.colour, linewidth=1.6, solid_capstyle="butt")
     if cell["n"]:
         ax.plot([cell["mean"]], [row], "|", color=style.colour, markersize=9, markeredgewidth=2)
-    absent = [cell["failures"]] if cell["failed"] else []
-    absent += [kind for kind in ("skipped", "missing", "stale") if cell[kind]]
+    absent = [f"{cell[kind]} {kind}" for kind in ("failed", "skipped", "missing", "stale") if cell[kind]]
     if absent:
+        place = 1.01 if cell["n"] else 0.02
         text = ", ".join(absent)
-        place, side = (0.02, "left") if not cell["n"] else (0.98, "right")
-        ax.text(place, row, text, transform=ax.get_yaxis_transform(), ha=side, va="center", fontsize=7, color=MUTED)
+        ax.text(place, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=MUTED)
 
 
+SCORE_BOTTOM = -0.5
+"""Scores far below the floor are drawn here: they would squeeze all others."""
 COSTS = {
     "parameters": "backbone parameters (count)",
     "state_bytes": "state carried per sequence (bytes)",
@@ -96,32 +93,35 @@ def score_against(matrix: pd.DataFrame, costs: Sequence[str]) -> Drawing:
         return message("No finished trial has a score: nothing to weigh against cost yet.")
     look = styles(matrix)
     scored = done["task"].nunique()
-    points = done.groupby("model").agg({"score": "mean", "task": "nunique", **dict.fromkeys(costs, "median")})
+    costs_of = dict.fromkeys(costs, "median")
+    points = done.groupby("model").agg({"score": "mean", "complete": "sum", "family": "first", **costs_of})
+    full = points[points["complete"] == scored]
     names = {
-        model: model if row["task"] == scored else f"{model} ({int(row['task'])} of {scored} tasks)"
+        model: model if model in full.index else f"{model} ({row['complete']} of {scored} tasks complete)"
         for model, row in points.iterrows()
     }
-    full = points[points["task"] == scored]
-    claim = "No model finished every task"
+    claim = "No model finished every task with every seed"
     if not full.empty:
-        claim = (
-            f"{full['score'].idxmax()} has the highest mean score over all {scored} tasks: {full['score'].max():.2f}"
-        )
-    title = (
-        f"{claim}\nscore: 0 is the floor, 1 the ceiling or reference; hollow: not every task finished, not comparable"
+        best = full["score"].astype(float)
+        claim = f"{best.idxmax()} has the highest mean score over all {scored} tasks: {best.max():.2f}"
+    reading = (
+        "Score: 0 is the floor, 1 the ceiling or reference. Hollow: not every task is complete, so not comparable."
     )
-    figure, axes = drawing(title, len(costs), (6.0, max(3.6, 0.9 + 0.17 * len(points))), columns=2)
+    figure, axes = drawing(claim, len(costs), (6.0, max(3.6, 0.9 + 0.17 * len(points))), columns=2, reading=reading)
     for ax, cost in zip(axes, costs, strict=True):
         shown = points[points[cost].notna()]
         _, low, high = bounds(shown["score"], "higher")
-        ax.set_ylim(max(low, -0.6), high)
-        ax.set_xscale("symlog", linthresh=1) if (shown[cost] <= 0).any() else ax.set_xscale("log")
+        ax.set_ylim(max(low, SCORE_BOTTOM), high)
+        positive = shown.loc[shown[cost] > 0, cost]
+        if not positive.empty and positive.max() > 5 * positive.min():
+            ax.set_xscale("symlog", linthresh=float(positive.min()))
+        ends, looks = {}, {}
         for model, row in shown.iterrows():
-            style = look[str(model)]
-            face = style.colour if row["task"] == scored else "white"
-            ax.plot(row[cost], max(row["score"], -0.58), style.marker, color=style.colour, markerfacecolor=face)
-        ends = {names[model]: (row[cost], max(row["score"], -0.58)) for model, row in shown.iterrows()}
-        label_right(ax, ends, {names[model]: look[str(model)] for model in shown.index})
+            style, place = look[str(model)], (row[cost], max(row["score"], SCORE_BOTTOM))
+            face = style.colour if model in full.index else "white"
+            ax.plot(*place, style.marker, color=style.colour, markerfacecolor=face)
+            ends[names[model]], looks[names[model]] = place, style
+        label_right(ax, ends, looks)
         head(ax, "", COSTS[cost], "mean score over tasks")
     return figure
 
@@ -133,8 +133,11 @@ def learning_curves(frame: pd.DataFrame, results: Path) -> Drawing:
     if not tasks:
         return message("No trial has a learning curve yet.")
     look = styles(frame)
-    title = f"Validation during training\nline: median over seeds; band: their range; {seeds_text(frame)}"
-    figure, axes = drawing(title, len(tasks), (5.0, max(3.0, 0.9 + 0.16 * len(look))), columns=2)
+    reading = (
+        f"Line: median over seeds. Band: their range. A level line: a model that fits itself. {seeds_text(frame)}."
+    )
+    size = (5.0, max(3.0, 0.9 + 0.16 * len(look)))
+    figure, axes = drawing(_fastest(frame, curves, tasks), len(tasks), size, columns=2, reading=reading)
     for ax, task in zip(axes, tasks, strict=True):
         rows = frame[frame["task"] == task]
         own = {model: curve for (name, model), curve in curves.items() if name == task}
@@ -153,6 +156,26 @@ def learning_curves(frame: pd.DataFrame, results: Path) -> Drawing:
         metric = f"validation {rows['metric'].iloc[0]} ({rows['unit'].iloc[0]})"
         head(ax, f"{task}: {rows['direction'].iloc[0]} is better", "optimiser steps", metric)
     return figure
+
+
+def _fastest(frame: pd.DataFrame, curves: dict[tuple[str, str], pd.DataFrame], tasks: list[str]) -> str:
+    """The message of the learning curves: who is first past nine tenths of the way from floor to ceiling."""
+    first: Counter[str] = Counter()
+    for task in tasks:
+        rows = frame[frame["task"] == task]
+        floor, goal = rows["floor"].astype(float).mean(), rows["ceiling"].fillna(rows["reference"]).astype(float).mean()
+        crossed = {}
+        for (name, model), curve in curves.items():
+            way = (curve.median(axis=1) - floor) / (goal - floor)
+            if name == task and len(curve) > 1 and (way >= 0.9).any():
+                crossed[model] = way.index[way >= 0.9][0]
+        first.update(model for model, step in crossed.items() if step == min(crossed.values()))
+    if not first:
+        return "No model fitted by gradient gets nine tenths of the way from floor to ceiling"
+    model, n = first.most_common(1)[0]
+    return (
+        f"{model} is first, or among the first, past nine tenths of the way to the ceiling on {n} of {len(tasks)} tasks"
+    )
 
 
 def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[float, float]:
@@ -184,8 +207,9 @@ def length_sweep(frame: pd.DataFrame) -> Drawing | None:
         return None
     look = styles(frame)
     tasks = list(dict.fromkeys(swept["task"]))
-    title = f"Beyond the trained length\nline: median over seeds; band: their range; {seeds_text(swept)}"
-    figure, axes = drawing(title, len(tasks), (6.5, max(3.4, 0.9 + 0.16 * len(look))), columns=2)
+    reading = f"Line: median over seeds. Band: their range. {seeds_text(swept)}."
+    size = (6.5, max(3.4, 0.9 + 0.16 * len(look)))
+    figure, axes = drawing(_keepers(swept), len(tasks), size, columns=2, reading=reading)
     for ax, task in zip(axes, tasks, strict=True):
         rows = swept[swept["task"] == task]
         by_model = {
@@ -197,13 +221,28 @@ def length_sweep(frame: pd.DataFrame) -> Drawing | None:
             ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(low, high)
         lengths = sorted({length for curve in by_model.values() for length in curve.index})
-        ax.set_xlim(min(lengths) * 0.95, max(lengths))
+        ax.set_xlim(0, max(lengths))
         reference_lines(ax, rows, vertical=False)
         trained_span(ax, rows["trained_length"].iloc[0])
         ends = {m: _curve(ax, by_model[m].sort_index(), max(lengths), look[m]) for m in look if m in by_model}
         label_right(ax, ends, look)
         head(ax, task, "length tested (steps)", f"{rows['metric'].iloc[0]} ({rows['unit'].iloc[0]})")
     return figure
+
+
+def _keepers(swept: pd.DataFrame) -> str:
+    """The message of the length sweep: who keeps nine tenths of the way above the floor at the greatest length."""
+    told = []
+    for task, rows in swept.groupby("task", sort=False):
+        last = max(max(sweep) for sweep in rows["length_sweep"])
+        goal = rows["ceiling"].fillna(rows["reference"]).astype(float)
+        reached = rows["length_sweep"].map(lambda sweep, last=last: sweep[last]).astype(float)
+        way = (reached - rows["floor"].astype(float)) / (goal - rows["floor"].astype(float))
+        kept = way.groupby(rows["model"], sort=False).median()
+        names = list(kept.index[kept >= 0.9])
+        times = last / rows["trained_length"].iloc[0]
+        told.append(f"{task} at {times:g} times the trained length is solved by {', '.join(names) or 'no model'}")
+    return "; ".join(told)
 
 
 def status_overview(frame: pd.DataFrame) -> Drawing:

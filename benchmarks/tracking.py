@@ -85,7 +85,9 @@ class Store:
         if found is None:
             # A server keeps artifacts where it is told to; the local store keeps them beside its database.
             location = (results / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-            self.experiment = self.client.create_experiment(suite, artifact_location=location)
+            # The kind makes the page open on its table of runs, not on traces of language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            self.experiment = self.client.create_experiment(suite, location, tags)
         else:
             self.experiment = found.experiment_id
             if found.lifecycle_stage == "deleted":

@@ -103,7 +103,8 @@ def _examples(experiment: Experiment, ax: Axes, truth: Tensor, answer: Tensor, n
     test = experiment.splits.test
     sequence = test.scored.nonzero()[:, 0]  # (N,)
     wrong, right = (truth != answer).nonzero()[:, 0], (truth == answer).nonzero()[:, 0]
-    chosen = torch.cat([wrong[: N_EXAMPLES // 2], right[:N_EXAMPLES]])[:N_EXAMPLES]
+    wrong = _spread(wrong, N_EXAMPLES // 2)
+    chosen = torch.cat([wrong, _spread(right, N_EXAMPLES - len(wrong))])
     for row, index in enumerate(chosen.tolist()):
         length = int(test.lengths[sequence[index]])
         inputs = test.inputs[sequence[index], :length].cpu().double()
@@ -116,6 +117,11 @@ def _examples(experiment: Experiment, ax: Axes, truth: Tensor, answer: Tensor, n
         ax.text(1.02, 0.3 - row, told, transform=ax.get_yaxis_transform(), color=shade, fontsize=SMALL)
     ax.set_yticks([])
     head(ax, "test inputs, first channel; orange: wrong", "step")
+
+
+def _spread(index: Tensor, n: int) -> Tensor:
+    """At most n of the indices (N,), evenly spaced, so that not all are of one class."""
+    return index[torch.linspace(0, len(index) - 1, min(n, len(index))).long()]
 
 
 def _forecast(experiment: Experiment) -> Drawing:
@@ -174,9 +180,13 @@ def _scatter(experiment: Experiment) -> Drawing:
 def _symbols(experiment: Experiment) -> Drawing:
     """A few test sequences as aligned rows of symbols: inputs, truth, prediction; wrong predictions on orange."""
     test, outputs = experiment.splits.test, experiment.outputs
-    names = _class_names(experiment, outputs.shape[-1])
+    whole = _class_names(experiment, outputs.shape[-1])
+    # As few letters as tell the classes apart.
+    size = next((k for k in range(1, 4) if len({name[:k] for name in whole}) == len(whole)), 3)
+    names = [name[:size] for name in whole]
+    key = "" if names == whole else "; " + ", ".join(f"{a} = {b}" for a, b in zip(names, whole, strict=True))
     right = (outputs.argmax(-1) == test.targets)[test.scored]
-    title = f"{right.double().mean():.1%} of {len(right)} scored test symbols are right"
+    title = f"{right.double().mean():.1%} of {len(right)} scored test symbols are right{key}"
     n = min(3, len(test))
     longest = min(MAX_STEPS, int(test.lengths[:n].max()))
     figure, axes = drawing(title, n, (max(5.0, 0.16 * longest + 1.4), 1.3), columns=1)
@@ -226,6 +236,7 @@ def length_sweep(experiment: Experiment) -> Drawing | None:
     title = f"{primary.name} {number(tested[last])} at {last / lengths.trained:g} times the longest trained length"
     figure, (ax,) = drawing(title, 1, (6.0, 3.0))
     ax.plot(list(tested), list(tested.values()), color=colour(experiment.entry.family), marker="o")
+    ax.set_xlim(0, last * 1.03)
     trained_span(ax, lengths.trained)
     if result.floor is not None:
         _level(ax, "floor", result.floor)

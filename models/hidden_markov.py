@@ -42,17 +42,17 @@ class HiddenMarkovConfig:
     """How the models are fitted. Tagging counts, so that of these only the last three concern it.
 
     n_states: S, per class in classification; fewer where a class has too few steps. n_restarts: EM fits from different
-    starts; the likeliest on validation is kept. n_iterations: EM iterations at most, per restart and again for the kept
-    one. tolerance: EM stops when an iteration gains less, in nats per step. screening_sequences: the restarts see at
-    most so many sequences, the kept one goes on with all. max_sequences: EM sees at most so many, evenly spaced.
+    starts; the likeliest on validation is kept and goes on. n_iterations: EM iterations of the kept fit at most; before,
+    each restart gets a third of them. tolerance: EM stops when an iteration gains less, in nats per step.
+    screening_sequences: the restarts see at most so many sequences. max_sequences: the kept fit does, evenly spaced.
     covariance_type: of Gaussian states, "spherical", "diag" or "full". min_variance: added to every variance, in units
     of the standardised inputs, so that a constant channel makes no infinite density. pseudocount: added to every count.
     """
 
     n_states: int = 6
     n_restarts: int = 3
-    n_iterations: int = 30
-    tolerance: float = 1e-4
+    n_iterations: int = 45
+    tolerance: float = 2e-5
     screening_sequences: int = 30
     max_sequences: int = 1000
     covariance_type: CovarianceType = "diag"

@@ -3,8 +3,8 @@
 Sources: Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196 (EM); hmmlearn 0.3 (https://hmmlearn.readthedocs.io);
 Laplace's rule for the counts.
 
-hmmlearn loops over sequences in Python, about 0.1 ms each per iteration. So the restarts run on a subset of the
-sequences, and only the best of them goes on to all.
+hmmlearn loops over sequences in Python, about 0.1 ms each per iteration. So the restarts are short and run on a subset
+of the sequences, and only the best of them goes on, with all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from hmmlearn.base import ConvergenceMonitor
 from hmmlearn.hmm import CategoricalHMM, GaussianHMM
 from torch import Tensor
 
@@ -100,12 +101,11 @@ def fit_em(
         if len(candidates) == config.n_restarts:
             break
     if not candidates:
-        raise RuntimeError(f"EM with {n_states} states gave no finite fit; lower n_states or raise min_variance")
+        raise RuntimeError(f"EM with {n_states} states gave no finite fit; lower n_states")
     best = max(candidates, key=lambda candidate: candidate[0])[1]
-    if len(screening.lengths) < len(train.lengths):
-        longer = copy.deepcopy(best).set_params(init_params="", tol=config.tolerance * len(train.values))
-        best = _run_em(longer, train) or best
-    return _parameters(best, config.min_variance)
+    longer = copy.deepcopy(best).set_params(init_params="", n_iter=config.n_iterations)
+    longer.monitor_ = ConvergenceMonitor(config.tolerance * len(train.values), config.n_iterations, verbose=False)
+    return _parameters(_run_em(longer, train) or best, config.min_variance)
 
 
 def n_supported_states(values: np.ndarray, wanted: int) -> int:
@@ -121,12 +121,11 @@ _Model: TypeAlias = "CategoricalHMM | GaussianHMM"
 
 
 def _new_model(n_states: int, vocabulary: int | None, config: EstimationConfig, n_steps: int, seed: int) -> _Model:
-    tolerance = config.tolerance * n_steps
+    """A restart, which gets a third of the iterations."""
+    tolerance, n_iterations = config.tolerance * n_steps, max(1, config.n_iterations // 3)
     if vocabulary is not None:
-        return CategoricalHMM(
-            n_states, n_features=vocabulary, random_state=seed, n_iter=config.n_iterations, tol=tolerance
-        )
-    return GaussianHMM(n_states, config.covariance_type, random_state=seed, n_iter=config.n_iterations, tol=tolerance)
+        return CategoricalHMM(n_states, n_features=vocabulary, random_state=seed, n_iter=n_iterations, tol=tolerance)
+    return GaussianHMM(n_states, config.covariance_type, random_state=seed, n_iter=n_iterations, tol=tolerance)
 
 
 def _run_em(model: _Model, data: Observations) -> _Model | None:

@@ -41,9 +41,7 @@ def write_run(results: Path, trial: Trial, skill: float | None = None, **changes
     steps = [50 * k for k in range(1, 11)] if trial.model not in ("hmm", "floor") else [0]
     rows = [_row(step, floor + (value - floor) * (k + 1) / len(steps), skill) for k, step in enumerate(steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "env.json").write_text(
-        json.dumps({"python": "3.12", "git_commit": "0123456789ab", "processor": "<b>cpu</b>"})
-    )
+    _write_environment(folder)
     (folder / "notebook.ipynb").write_text("{}")
     primary = tasks.task(trial.task, trial.task_parameters).metrics[0].name
     rng = random.Random(trial.id + "cost")
@@ -84,6 +82,11 @@ def write_run(results: Path, trial: Trial, skill: float | None = None, **changes
     return result
 
 
+def _write_environment(folder: Path) -> None:
+    content = {"python": "3.12", "git_commit": "0123456789ab", "processor": "<b>cpu</b>"}
+    (folder / "env.json").write_text(json.dumps(content))
+
+
 def _row(step: int, value: float, skill: float) -> dict[str, Any]:
     return {
         **{"step": step, "seconds": step / 100, "train_loss": 2.0 - skill, "gradient_norm": 0.5},
@@ -95,6 +98,7 @@ def write_failure(results: Path, trial: Trial, status: Status, reason: str) -> R
     """A trial that gave no numbers."""
     folder = records.run_folder(results, trial.id)
     folder.mkdir(parents=True, exist_ok=True)
+    _write_environment(folder)
     result = records.failure(trial, status, reason, provenance.code_digest(trial.task, trial.model))
     write_result(folder, result)
     return result

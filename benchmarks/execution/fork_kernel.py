@@ -9,7 +9,6 @@ through a provisioner (jupyter_client 7, 2021: "kernel provisioning"), tells it 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -27,7 +26,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from benchmarks.execution.lifeline import die_with_parent
 
 
 def is_available() -> bool:
@@ -116,9 +115,7 @@ def manager(kernel: WaitingKernel, connection_file: Path) -> AsyncKernelManager:
 
 def _serve(orders: Connection, parent: int) -> None:
     """The life of a kernel: it waits for its orders, then is an ordinary ipykernel."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # died before the line above
-        return
+    die_with_parent(parent)
     arguments, folder = orders.recv()
     os.chdir(folder)
     faulthandler.enable(os.fdopen(os.dup(2), "w"))  # ipykernel takes over fd 2; a crash report belongs in stderr.log

@@ -2,11 +2,19 @@
 
 Importing torch, seaborn and IPython anew costs about 5 s of a core, and papermill 3 s; a copy costs milliseconds.
 Nothing here may run a torch operation, start a thread, draw a figure or touch a GPU: a fork does not survive those.
+(The one thread there is belongs to the allocator of pyarrow, jemalloc, which knows how to fork.)
 """
 
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
 
 import os
+import warnings
+
+from benchmarks.execution.lifeline import COORDINATOR, die_with_parent
+
+if COORDINATOR in os.environ:  # the fork server would notice only after the seconds that the imports take
+    die_with_parent(int(os.environ[COORDINATOR]))
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a process without a screen
 
 # Before matplotlib is imported: figures go into the notebook. The backend itself must first be loaded inside a kernel,
 # where it finds the IPython that it hooks into.
@@ -24,6 +32,7 @@ import pandas
 import papermill
 import seaborn
 import torch
+import torch._dynamo  # what the first optimiser would import, 3 s
 
 import benchmarks.execution.worker
 import benchmarks.experiment

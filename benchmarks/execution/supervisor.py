@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks import provenance
 from benchmarks.execution import fork_kernel
+from benchmarks.execution.lifeline import COORDINATOR
 from benchmarks.execution.plan import plan, quarantine, refusal
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
 from benchmarks.records import Result, Status, TornResult, failure, read_result, run_folder, write_result
@@ -244,7 +245,8 @@ class _Supervisor:
             forked=self.forked,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
-        with _environment(ONE_THREAD):  # the fork server starts with the first trial
+        # The fork server starts with the first trial, and takes its environment from here.
+        with _environment({**ONE_THREAD, COORDINATOR: str(os.getpid())}):
             process.start()
         allowed = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
         self.running[process.sentinel] = _Running(trial, process, time.monotonic() + allowed)

@@ -32,7 +32,10 @@ from benchmarks.trial import Trial
 STORAGE_EXIT = 74
 """Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
 
-STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT})
+STORAGE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR}
+)
+"""Errors of a disk that is full or broken, or of a folder that is read-only or gone."""
 
 _STATUS_OF = {
     "Diverged": Status.DIVERGED,
@@ -142,7 +145,7 @@ def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
     """An exception in a cell, by its class's name and the message."""
     message = error.evalue.strip()
     reason = f"{error.ename}: {message} (cell {error.exec_count} of notebook.ipynb)"
-    if error.ename == "OSError" and any(message.startswith(f"[Errno {number}]") for number in STORAGE_ERRORS):
+    if error.ename == "OSError" and message.startswith((f"[Errno {errno.ENOSPC}]", f"[Errno {errno.EROFS}]")):
         raise OSError(errno.ENOSPC, message)
     if "DefaultCPUAllocator: can't allocate memory" in message:
         return Status.OOM_CPU, reason

@@ -1,0 +1,110 @@
+"""The report of a suite: notebooks/report.ipynb executed over the records and exported as one offline HTML page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from benchmarks import records, tables
+from benchmarks.report_sections import Study
+from benchmarks.trial import Trial
+
+if TYPE_CHECKING:
+    from benchmarks.suite import Suite
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "report.ipynb"
+TIMEOUT_SECONDS = 300
+"""Per cell: far more than any needs."""
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 78rem; margin: 0 auto; padding: 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+p, li { max-width: 48rem; overflow-wrap: anywhere; } li { font-size: .9rem; }
+.wide, .output_png { overflow-x: auto; margin: 1rem 0; }
+img { max-width: 100%; min-width: 42rem; height: auto; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #e4e4e4; }
+th { border-bottom: 2px solid #999; } tr > :first-child { position: sticky; left: 0; background: #fff; }
+@media print { body { max-width: none; padding: 0; } img { min-width: 0; } .output_png, tr { break-inside: avoid; }
+  .wide { overflow: visible; } table { font-size: .6rem; } tr > :first-child { position: static; } }
+"""
+
+
+def build(results: Path, suite: Suite, trials: list[Trial] | None = None) -> Path:
+    """Writes results/<suite>/report.html, with table.csv and the executed report.ipynb; returns the page's path.
+
+    trials: what the report is about, by default all trials of the suite; those without a result are shown as missing.
+    """
+    folder = results / suite.name
+    folder.mkdir(parents=True, exist_ok=True)
+    planned = suite.trials() if trials is None else trials
+    content = {
+        **{"name": suite.name, "description": suite.description, "expected": suite.expected},
+        **{"parameter_budget": suite.parameter_budget, "trials": [asdict(trial) for trial in planned]},
+    }
+    records.write_atomically(folder / "suite.json", json.dumps(content))
+    tables.write_csv(open_study(results, suite.name).matrix, folder / "table.csv")
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = _execute(Path(scratch), results, suite.name)
+        records.write_atomically(folder / "report.html", to_html(executed, f"rnnbench: {suite.name}"))
+        shutil.copyfile(executed, folder / "report.ipynb")
+    return folder / "report.html"
+
+
+def open_study(results: Path | str, suite: str) -> Study:
+    """The suite as `build` recorded it in results/<suite>/suite.json, with the tables of its run folders."""
+    path = Path(results) / suite / "suite.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; run `rnnbench report {suite}` once")
+    content = json.loads(path.read_text())
+    trials = TypeAdapter(list[Trial]).validate_python(content.pop("trials"))
+    frame = tables.frame(Path(results), trials)
+    return Study(**content, results=Path(results), trials=trials, frame=frame, matrix=tables.matrix(frame))
+
+
+def _execute(scratch: Path, results: Path, suite: str) -> Path:
+    # Imported here: a run that builds no report need not wait for them.
+    import papermill
+    from traitlets.config import Config
+
+    executed = scratch / "report.ipynb"
+    # Sockets in the scratch folder instead of ports: no other user of the machine can listen, and none can clash.
+    sockets = {"transport": "ipc", "connection_file": str(scratch / "kernel.json")}
+    papermill.execute_notebook(
+        str(NOTEBOOK).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
+        str(executed),
+        parameters={"suite": suite, "results": str(results.resolve())},
+        kernel_name="python3",
+        cwd=str(scratch),
+        progress_bar=False,
+        execution_timeout=TIMEOUT_SECONDS,
+        config=Config({"KernelManager": sockets}),
+    )
+    return executed
+
+
+def to_html(notebook: Path, title: str) -> str:
+    """One page that needs no other file and no network: nbconvert's bare body in a page with our own style."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    body, _ = exporter.from_filename(str(notebook))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
+    )

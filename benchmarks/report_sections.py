@@ -1,0 +1,257 @@
+"""What the report says beside its figures: sentences and tables computed from the records, as HTML with all text escaped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import records, tables
+from benchmarks.drawing import seeds_text, styles
+from benchmarks.records import Status
+from benchmarks.statistics import t_interval
+from benchmarks.tables import number
+from benchmarks.tasks import registry as tasks
+from benchmarks.trial import Trial
+from models import registry as models
+
+
+@dataclass(frozen=True)
+class Study:
+    """A suite and what its run folders hold."""
+
+    name: str
+    description: str
+    expected: str
+    parameter_budget: int | None
+    results: Path
+    trials: list[Trial]
+    frame: pd.DataFrame
+    matrix: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of a page that shows itself in a notebook."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """Cells are escaped, a line break kept; a cell that is `Html` stands as it is."""
+    lines = ["".join(f"<th>{escape(name)}</th>" for name in columns)]
+    lines += ["".join(f"<td>{_cell(value)}</td>" for value in row) for row in rows]
+    if len(lines) == 1:
+        return Html("<p>Nothing to list.</p>")
+    body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
+    return Html(f'<div class="wide"><table><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Html):
+        return value.text
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return escape(number(value) if isinstance(value, float) else str(value)).replace("\n", "<br>")
+
+
+def paragraphs(lines: Iterable[str]) -> Html:
+    return Html("".join(f"<p>{escape(line)}</p>" for line in lines))
+
+
+def title(study: Study) -> Html:
+    return Html(f"<p><b>{escape(study.name)}</b>: {escape(study.description)}</p>")
+
+
+def answer(study: Study) -> Html:
+    """Which architecture came out best, how sure that is, and how much of the suite stands behind it."""
+    frame, matrix = study.frame, study.matrix
+    if not (frame["status"] == Status.OK).any():
+        return paragraphs([f"No trial has finished, so there is no answer yet. {coverage(frame)}"])
+    n_tasks = matrix["task"].nunique()
+    marks = Counter(matrix.loc[matrix["best"], "model"])
+    leaders = [model for model, count in marks.items() if count == max(marks.values())]
+    lines = ["No task is complete yet, so no model is called best."]
+    if leaders:
+        lines = [
+            f"{', '.join(leaders)} {'is' if len(leaders) == 1 else 'are each'} best, or not separable from the best, "
+            f"on {max(marks.values())} of {n_tasks} tasks ({seeds_text(frame)}). The best depends on the task:"
+        ]
+    by_task = matrix[matrix["best"]].groupby("task", sort=False)
+    listed = Html("".join(f"<li>{escape(f'{task}: ' + ', '.join(cells['model']))}</li>" for task, cells in by_task))
+    last = []
+    floors = [f"{row.model} on {row.task}" for row in frame.itertuples() if row.equals_floor and row.family != "floor"]
+    if floors:
+        last.append(f"Equal to the floor, hence nothing learned: {', '.join(dict.fromkeys(floors))}.")
+    below = below_floor(matrix)
+    last.append(f"Worse than the floor by more than noise: {', '.join(below) if below else 'none'}.")
+    return Html(f"{paragraphs(lines).text}<ul>{listed.text}</ul>{paragraphs([*last, coverage(frame)]).text}")
+
+
+def below_floor(matrix: pd.DataFrame) -> list[str]:
+    """Cells whose whole interval lies on the worse side of the floor."""
+    found = []
+    for cell in matrix[(matrix["n"] > 1) & matrix["floor"].notna()].itertuples():
+        worse = cell.high < cell.floor if cell.direction == "higher" else cell.low > cell.floor
+        if worse and not math.isclose(cell.mean, cell.floor, rel_tol=1e-6):
+            found.append(f"{cell.model} on {cell.task}")
+    return found
+
+
+def coverage(frame: pd.DataFrame) -> str:
+    """One sentence: how many trials ended how."""
+    counts = Counter(frame["status"])
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "none"
+    stale = int(frame["stale"].sum())
+    return f"Of {len(frame)} trials: {told}{f'; {stale} of them stale, made by other code' if stale else ''}."
+
+
+def method(study: Study) -> Html:
+    """How the comparison was made fair."""
+    budget = study.parameter_budget
+    selected = "The checkpoint was selected on validation; the test split was evaluated once, on that checkpoint."
+    return paragraphs(
+        [
+            "Every model saw the same data draws, the same test set and the same number of optimiser steps per task.",
+            "Models with a width were sized to "
+            + (f"{budget:,} backbone parameters" if budget else "their own default")
+            + "; encoder and read-out have the width that the task fixes and are not counted.",
+            selected,
+            f"Expected: {study.expected}",
+        ]
+    )
+
+
+def task_list(study: Study) -> Html:
+    """Each task with its metric, floor, ceiling or reference, budget, licence and source."""
+    rows = []
+    for label, trial in _first_by(study, 0).items():
+        task = tasks.task(trial.task, trial.task_parameters)
+        cells = study.matrix[study.matrix["task"] == label]
+        metric = f"{task.metrics[0].name} ({task.metrics[0].unit}), {task.metrics[0].direction} is better"
+        source = task.reference.source if task.reference else ""
+        steps = sorted({str(t.fit.get("n_steps")) for t in study.trials if t.task == trial.task})
+        known = [float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")]
+        about = (label, task.group, task.summary, metric)
+        rows.append((*about, *known, source, ", ".join(steps), task.licence, task.source))
+    columns = ("task", "group", "what", "metric", "floor", "ceiling", "reference")
+    return table((*columns, "reference from", "optimiser steps", "licence", "source"), rows)
+
+
+def model_list(study: Study) -> Html:
+    """Each model with its family, size, learning rate and source."""
+    rows = []
+    for label, trial in _first_by(study, 1).items():
+        entry = models.entry(trial.model)
+        sizes = study.frame.loc[study.frame["model"] == label, "parameters"].dropna().astype(int)
+        size = "–" if sizes.empty else f"{sizes.min():,} – {sizes.max():,}"
+        rates = sorted({t.fit["learning_rate"] for t in study.trials if t.model == trial.model and entry.learning_rate})
+        fitted = "learning rate " + ", ".join(f"{rate:g}" for rate in rates) if rates else "its own procedure"
+        rows.append((label, entry.family, entry.summary, size, fitted, entry.source))
+    return table(("model", "family", "what", "backbone parameters", "fitted by", "source"), rows)
+
+
+def _first_by(study: Study, part: int) -> dict[str, Trial]:
+    """Label of the task (0) or model (1) → the first trial that bears it."""
+    found: dict[str, Trial] = {}
+    for trial, labels in zip(study.trials, tables.labels(study.trials), strict=True):
+        found.setdefault(labels[part], trial)
+    return found
+
+
+def matrix_table(study: Study) -> Html:
+    """The model × task matrix, coloured by family, best in bold, followed by how to read it and the reasons for gaps."""
+    if study.matrix.empty:
+        return paragraphs(["The suite has no trial."])
+    look = styles(study.frame)
+    names = list(dict.fromkeys(study.matrix["task"]))
+    cells = {(cell["model"], cell["task"]): cell for cell in study.matrix.to_dict("records")}
+    rows = []
+    for model in look:
+        row: list[object] = [Html(f'<b style="color:{look[model].colour}">{escape(model)}</b>')]
+        for task in names:
+            cell = cells.get((model, task))
+            text = "<br>".join(escape(line) for line in tables.cell_lines(cell)) if cell else ""
+            row.append(Html(f"<b>{text}</b>" if cell and cell["best"] else text))
+        rows.append(row)
+    heads = study.matrix.drop_duplicates("task").set_index("task")
+    arrows = {"higher": "↑", "lower": "↓"}
+    columns = [f"{task} {heads.loc[task, 'metric']} {arrows[str(heads.loc[task, 'direction'])]}" for task in names]
+    notes = "".join(f"<li>{escape(line)}</li>" for line in tables.notes(study.frame))
+    return Html(table(["model", *columns], rows).text + f"<p>{escape(tables.CAPTION)}</p><ul>{notes}</ul>")
+
+
+def difference_table(study: Study) -> Html:
+    """Each model against the best of its task, paired by seed; bold where the interval excludes zero."""
+    apart = {(row.model, row.task): row for row in tables.differences(study.frame, study.matrix).itertuples()}
+    if not apart:
+        return paragraphs(["No two models have finished the same task yet."])
+    best = {task: row.best for (_, task), row in apart.items()}
+    rows = []
+    for model in styles(study.frame):
+        cells: list[object] = [model]
+        for task, leader in best.items():
+            row = apart.get((model, task))
+            mean, interval, n, reading = _difference(*row[4:]) if row else ("", "", 0, "")
+            text = f"{mean}<br>{interval} (n = {n})" if row else "best" if model == leader else "–"
+            cells.append(Html(f"<b>{text}</b>" if reading == "different" else text))
+        rows.append(cells)
+    return table(["model", *(f"{task}: minus {leader}" for task, leader in best.items())], rows)
+
+
+def pair_table(study: Study, pairs: Sequence[Sequence[str]]) -> Html:
+    """The pairs of models that one asks about, on every task that both finished."""
+    values = tables.finished(study.frame)
+    rows = []
+    for task in dict.fromkeys(study.frame["task"]):
+        for a, b in pairs:
+            apart = tables.difference(values.get((task, a), {}), values.get((task, b), {}))
+            if apart[3]:
+                rows.append((task, f"{a} − {b}", *_difference(*apart)))
+    return table(("task", "difference", "mean", "95 % t interval", "seeds", "reading"), rows)
+
+
+def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str, int, str]:
+    if n < 2:
+        return f"{mean:+.3g}", "–", n, "one seed: no uncertainty" if n else "no seed that both finished"
+    reading = "not separable" if low <= 0 <= high else "different"
+    return f"{mean:+.3g}", f"{low:+.3g} … {high:+.3g}", n, reading
+
+
+def gap_table(study: Study) -> Html:
+    """Excess over the Bayes optimum where it is known: mean over seeds, and each seed's own paired interval."""
+    ok = study.frame[study.frame["gap"].notna()]
+    rows = []
+    for (task, model), cell in ok.groupby(["task", "model"], sort=False):
+        mean, low, high = t_interval(cell["gap"].astype(float))
+        seeds = "one seed" if len(cell) == 1 else f"{low:+.3g} … {high:+.3g}"
+        beaten = int((cell["gap_high"].astype(float) < 0).sum())
+        share = mean / abs(float(cell["ceiling"].iloc[0])) if cell["ceiling"].iloc[0] else math.nan
+        rows.append((task, model, f"{mean:+.3g}", seeds, f"{share:+.1%}", len(cell), beaten))
+    columns = ("task", "model", "mean excess", "95 % t interval over seeds", "share of the optimum", "seeds")
+    return table((*columns, "seeds better than the optimum beyond their paired interval"), rows)
+
+
+def environment_table(study: Study) -> Html:
+    """What the trials ran on, from their own records; several values where they differ."""
+    found: dict[str, Counter[str]] = {}
+    for trial_id in study.frame["trial_id"]:
+        path = records.run_folder(study.results, trial_id) / "env.json"
+        content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        for name, value in content.items():
+            found.setdefault(name, Counter())[str(value)] += 1
+    rows = [
+        (name, "\n".join(value if len(values) == 1 else f"{value} ({n} trials)" for value, n in values.most_common()))
+        for name, values in found.items()
+    ]
+    return table(("what", "value"), rows)

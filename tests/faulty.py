@@ -1,0 +1,200 @@
+"""A model that goes wrong on command, for tests alone, and the least notebook that can run it.
+
+``python faulty.py RESULTS NOTEBOOK FAULT …`` runs one trial per fault, as a coordinator that a test can kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import torch
+from torch import Tensor
+
+from benchmarks.execution import supervisor
+from benchmarks.trial import Overrides, Trial, specify
+from models.contract import Fit, InputSpec, ModelEntry, ParameterCounts, SelfFitting, SequenceBatch, State, TargetSpec
+
+
+@dataclass(frozen=True)
+class FaultyConfig:
+    """fault: what `Faulty.fit` does."""
+
+    fault: str = "none"
+
+
+class Faulty(SelfFitting):
+    """Predicts zeros, if it gets that far."""
+
+    causal = True
+
+    def __init__(self, config: FaultyConfig, n_outputs: int) -> None:
+        super().__init__()
+        self.config, self.n_outputs = config, n_outputs
+
+    def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
+        FAULTS[self.config.fault]()
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        return torch.zeros(*inputs.shape[:2], self.n_outputs), ()
+
+    def initial_state(self, batch_size: int) -> State:
+        return ()
+
+    def state_bytes(self, t: int) -> int:
+        return 0
+
+    def parameter_counts(self) -> ParameterCounts:
+        return ParameterCounts(0)
+
+
+def _nothing() -> None:
+    """A trial without a fault."""
+
+
+def _short() -> None:
+    time.sleep(0.5)
+
+
+def _error() -> None:
+    raise ValueError("bad luck")
+
+
+def _exit() -> None:
+    sys.exit(0)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(0.1)
+
+
+def _deaf() -> None:
+    """Hangs, and neither SIGINT nor SIGTERM ends it; nor its child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.fork()
+    while True:
+        time.sleep(0.1)
+
+
+def _memory() -> None:
+    raise MemoryError
+
+
+def _full_disk() -> None:
+    raise OSError(28, "No space left on device")
+
+
+FAULTS = {
+    "none": _nothing,
+    "short": _short,
+    "error": _error,
+    "exit": _exit,
+    "kill": _kill,
+    "segfault": _segfault,
+    "hang": _hang,
+    "deaf": _deaf,
+    "memory": _memory,
+    "full_disk": _full_disk,
+}
+
+
+def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: FaultyConfig) -> Faulty:
+    return Faulty(config, target.n_outputs)
+
+
+def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    return "it would rather not" if not causal else None
+
+
+ENTRY = ModelEntry(
+    name="faulty",
+    family="floor",
+    config=FaultyConfig(),
+    build=_build,
+    fit=Fit.OWN,
+    source="none",
+    summary="goes wrong on command",
+    refuses=_refuses,
+)
+
+NOTEBOOK = (
+    """
+task = None
+task_parameters = None
+model = None
+model_config = None
+fit = None
+parameter_budget = None
+seed = None
+device = None
+run_folder = None
+code_digest = None
+""",
+    """
+import json
+from pathlib import Path
+import torch
+from benchmarks.parameters import configure
+from benchmarks.records import Result, Status, write_result
+from benchmarks.tasks.registry import task as build_task
+from models import registry
+folder = Path(run_folder)
+with (folder / "metrics.jsonl").open("a") as curve:
+    _ = curve.write('{"step": 0}\\n')
+entry, built = registry.entry(model), build_task(task, task_parameters)
+predictor = entry.build(built.input, built.target, True, configure("model", entry.config, model_config))
+""",
+    "predictor.fit(None, None, None)",
+    """
+spec = json.loads((folder / "spec.json").read_text())
+numbers = {"test": {"accuracy": float(seed)}, "parameters": {"threads": torch.get_num_threads()}}
+write_result(folder, Result(folder.name, spec, Status.OK, code_digest, **numbers))
+""",
+)
+
+
+def install_plugin(folder: Path) -> None:
+    """Writes the metadata of an installed package that registers `ENTRY`; the folder belongs on sys.path."""
+    metadata = folder / "faulty-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[rnnbench.models]\nfaulty = faulty:ENTRY\n")
+
+
+def write_notebook(path: Path) -> Path:
+    """`NOTEBOOK` as a file that papermill takes."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in NOTEBOOK])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+    return path
+
+
+def trial(fault: str, seed: int = 0) -> Trial:
+    """A trial of the faulty model on a task that it accepts."""
+    return specify("casino", "faulty", seed, None, "cpu", Overrides(model_config={"fault": fault}))
+
+
+if __name__ == "__main__":
+    results, notebook, *faults = sys.argv[1:]
+    trials = [trial(fault, seed) for seed, fault in enumerate(faults)]
+    summary = supervisor.run(
+        trials, dict.fromkeys((trial.id for trial in trials), "digest"), Path(results), 2, notebook=Path(notebook)
+    )
+    sys.exit(128 + summary.stopped_by if summary.stopped_by else 0)

@@ -1,0 +1,99 @@
+"""Who may import what, what notebooks may hold, and that the documents describe the tree as it is."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*ROOT.glob("models/**/*.py"), *ROOT.glob("benchmarks/**/*.py")])
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+
+
+def imported(path):
+    """Full names of everything a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def importers(package):
+    return {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if any(name == package or name.startswith(package + ".") for name in imported(path))
+    }
+
+
+def test_models_know_nothing_of_the_harness():
+    assert not [path for path in importers("benchmarks") if path.startswith("models/")]
+
+
+def test_tasks_know_no_model():
+    tasks = {path for path in SOURCES if "tasks" in path.parts}
+    allowed = ("models.contract", "models.names")
+    for path in tasks:
+        assert not [n for n in imported(path) if n.startswith("models") and not n.startswith(allowed)], path
+
+
+@pytest.mark.parametrize(
+    ("package", "homes"),
+    [
+        ("mlflow", {"benchmarks/tracking.py"}),
+        ("papermill", {"benchmarks/execution/", "benchmarks/report.py"}),
+        ("hmmlearn", {"models/"}),
+    ],
+)
+def test_a_heavy_dependency_is_imported_in_its_own_place(package, homes):
+    found = importers(package)
+    assert found
+    assert all(any(path.startswith(home) for home in homes) for path in found), found
+
+
+def test_models_are_named_nowhere_in_the_harness():
+    names = {"lstm", "gru", "bilstm", "hmm", "tcn", "transformer"}
+    for path in SOURCES:
+        if path.parts[len(ROOT.parts)] != "benchmarks":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                constants = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+                assert not constants & names, f"{path}:{node.lineno} compares with a model's name"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_thin_and_committed_without_outputs(path):
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert any("parameters" in cell["metadata"].get("tags", []) for cell in code)
+    for cell in code:
+        source = "".join(cell["source"])
+        assert not cell["outputs"] and cell["execution_count"] is None
+        assert not re.search(r"^\s*(def|class) |^\s*!|/home/|/root/", source, re.MULTILINE), source
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    block = re.search(r"```\n(models/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    folder, named = "", set()
+    for line in block.splitlines():
+        name = line.split()[0] if line.strip() else ""
+        if line and not line.startswith(" "):
+            folder = name
+        named.add(name if name == folder else folder + name)
+    for name in named:
+        assert (ROOT / name).exists(), name
+    for path in [*ROOT.glob("models/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("notebooks/*.ipynb")]:
+        relative = str(path.relative_to(ROOT))
+        assert relative in named or path.name == "__init__.py", f"{relative} is missing from the README's tree"
+
+
+def test_no_document_or_source_file_holds_a_path_of_some_machine():
+    for path in [*SOURCES, *ROOT.glob("*.md"), *ROOT.glob("tests/*.py"), ROOT / "Makefile"]:
+        if path.name != "test_architecture.py":
+            assert not re.search(r"/work/|/root/|\.\./shared", path.read_text()), path

@@ -1,0 +1,180 @@
+"""The report: one offline page for any state of a suite, with every name escaped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from synthetic_runs import trials, write_failure, write_mixed, write_run
+
+from benchmarks import report, tables
+from benchmarks import report_sections as sections
+from benchmarks.records import Status
+from benchmarks.trial import Trial
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+@dataclass(frozen=True)
+class PlainSuite:
+    """What the report needs of a suite."""
+
+    planned: list[Trial]
+    name: str = "invented"
+    description: str = f"a suite {HOSTILE}"
+    expected: str = "nothing"
+    parameter_budget: int | None = 20_000
+
+    def trials(self) -> list[Trial]:
+        return self.planned
+
+
+class Page(HTMLParser):
+    """Tags and the addresses that a browser would load by itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+        self.alternatives: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        if tag in ("script", "img", "link", "iframe", "source", "video"):
+            self.loaded += [address for name in ("src", "href") if (address := given.get(name))]
+        if tag == "img":
+            self.alternatives.append(given.get("alt") or "")
+
+
+def study_of(results, planned):
+    frame = tables.frame(results, planned)
+    matrix = tables.matrix(frame)
+    return sections.Study("invented", f"about {HOSTILE}", "nothing", 20_000, results, planned, frame, matrix)
+
+
+def everything(study):
+    return "".join(
+        section.text
+        for section in (
+            *(sections.title(study), sections.answer(study), sections.method(study), sections.task_list(study)),
+            *(sections.model_list(study), sections.matrix_table(study), sections.difference_table(study)),
+            *(sections.pair_table(study, [["bilstm", "lstm"]]), sections.gap_table(study)),
+            sections.environment_table(study),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results {odd} folder")
+    planned = trials(("lstm", "bilstm", "hmm", "transformer", "floor"), ("japanese_vowels", "adding", "parity"), 2)
+    write_mixed(results, planned)
+    return report.build(results, PlainSuite(planned))
+
+
+def test_the_page_needs_no_network_and_runs_no_script(page):
+    found = Page(page.read_text())
+    assert all(address.startswith("data:") for address in found.loaded)
+    assert not {"script", "link", "iframe"} & set(found.tags)
+    assert "@import" not in page.read_text()
+    assert "url(http" not in page.read_text()
+
+
+def test_the_page_shows_every_figure_with_its_message_and_hides_the_code(page):
+    found = Page(page.read_text())
+    assert len(found.alternatives) == 6
+    assert any("30 trials" in text for text in found.alternatives)
+    assert "open_study" not in page.read_text()
+    assert "Traceback" not in page.read_text()
+
+
+def test_table_and_executed_notebook_lie_beside_the_page(page):
+    assert (page.parent / "table.csv").read_text().startswith("task,model,")
+    notebook = nbformat.read(page.parent / "report.ipynb", as_version=4)
+    printed = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    ]
+    assert printed == []
+
+
+def test_the_page_opens_again_from_the_results_alone(page):
+    study = report.open_study(page.parent.parent, "invented")
+    assert len(study.trials) == 30
+    assert study.expected == "nothing"
+
+
+def test_a_report_that_was_never_built_says_how_to_build_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="rnnbench report absent"):
+        report.open_study(tmp_path, "absent")
+
+
+def test_hostile_names_are_escaped(tmp_path):
+    planned = [
+        replace(trial, model_config={**trial.model_config, HOSTILE: 1}) for trial in trials(("lstm",), ("adding",), 2)
+    ]
+    planned[1] = replace(planned[1], model_config={**planned[1].model_config, HOSTILE: 2})
+    write_run(tmp_path, planned[0])
+    write_failure(tmp_path, planned[1], Status.ERROR, f"ValueError: {HOSTILE}")
+    text = everything(study_of(tmp_path, planned))
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "<b>cpu</b>" not in text
+
+
+@pytest.mark.parametrize("state", ["no trial", "none run", "one", "all failed", "half finished"])
+def test_every_section_stands_in_any_state_of_a_suite(tmp_path, state):
+    planned = [] if state == "no trial" else trials(("lstm", "gru"), ("adding", "hidden_source"), 2)
+    for index, trial in enumerate(planned):
+        if state == "all failed":
+            write_failure(tmp_path, trial, Status.TIMEOUT, "reached its cap")
+        elif (state == "one" and index == 0) or (state == "half finished" and index % 2 == 0):
+            write_run(tmp_path, trial)
+    text = everything(study_of(tmp_path, planned))
+    assert f"Of {len(planned)} trials" in text
+    assert ("No trial has finished" in text) == (state in ("no trial", "none run", "all failed"))
+
+
+def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_path):
+    planned = trials(("lstm", "gru", "floor"), ("recall",), 2)
+    for trial in planned:
+        write_run(tmp_path, trial, 0.9 if trial.model == "gru" else 0.0, equals_floor=trial.model != "gru")
+    text = sections.answer(study_of(tmp_path, planned)).text
+    assert "gru is best, or not separable from the best, on 1 of 1 tasks (n = 2 seeds)" in text
+    assert "<li>recall: gru</li>" in text
+    assert "nothing learned: lstm on recall." in text
+
+
+def test_what_lies_below_its_floor_is_named(tmp_path):
+    planned = trials(("lstm", "gru"), ("recall", "adding"), 2)
+    for trial in planned:
+        write_run(tmp_path, trial, -0.5 if trial.model == "lstm" else 0.5)
+    assert sections.below_floor(study_of(tmp_path, planned).matrix) == ["lstm on recall", "lstm on adding"]
+
+
+def test_pairs_are_printed_wherever_both_finished(tmp_path):
+    planned = trials(("lstm", "bilstm"), ("japanese_vowels", "adding"), 3)
+    for trial in planned:
+        if (trial.model, trial.task) != ("bilstm", "adding"):
+            write_run(tmp_path, trial)
+    text = sections.pair_table(study_of(tmp_path, planned), [["bilstm", "lstm"]]).text
+    assert text.count("bilstm − lstm") == 1
+    assert "japanese_vowels" in text
+
+
+def test_the_committed_notebook_defines_nothing_and_holds_no_output():
+    notebook = nbformat.read(report.NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert not any(line.startswith(("def ", "class ", "!")) for cell in code for line in cell.source.splitlines())
+    assert ["parameters" in cell.metadata.get("tags", []) for cell in code].count(True) == 1
+
+
+def test_the_suite_is_recorded_beside_the_page(page):
+    content = json.loads((page.parent / "suite.json").read_text())
+    assert content["name"] == "invented"
+    assert len(content["trials"]) == 30

@@ -1,0 +1,157 @@
+"""The tables, from run folders with invented numbers."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic_runs import trials, write_failure, write_mixed, write_run
+
+from benchmarks import records, tables
+from benchmarks.records import Status
+from benchmarks.statistics import paired_t_interval, t_interval
+from benchmarks.trial import specify
+
+
+def cell(results, planned, task, model):
+    matrix = tables.matrix(tables.frame(results, planned))
+    return matrix[(matrix["task"] == task) & (matrix["model"] == model)].iloc[0]
+
+
+def printed(frame, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(tables.render(tables.matrix(frame), frame))
+    return console.file.getvalue()
+
+
+def test_every_trial_is_a_row_whatever_became_of_it(tmp_path):
+    planned = trials(n_seeds=2)
+    write_mixed(tmp_path, planned)
+    frame = tables.frame(tmp_path, planned)
+    assert list(frame["trial_id"]) == [trial.id for trial in planned]
+    assert set(frame["status"]) == {"ok", "skipped", "diverged"}
+    assert frame["stale"].sum() == 1
+
+
+def test_a_cell_is_the_mean_over_seeds_with_its_t_interval(tmp_path):
+    planned = trials(("lstm",), ("adding",), 3)
+    values = [write_run(tmp_path, trial).test["mse"] for trial in planned]
+    found = cell(tmp_path, planned, "adding", "lstm")
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(t_interval(values))
+    assert found["n"] == 3
+
+
+def test_a_failure_is_counted_and_never_averaged(tmp_path):
+    planned = trials(("lstm",), ("adding",), 3)
+    kept = [write_run(tmp_path, trial).test["mse"] for trial in planned[:1]]
+    for trial in planned[1:]:
+        write_failure(tmp_path, trial, Status.DIVERGED, "loss nan at step 7")
+    found = cell(tmp_path, planned, "adding", "lstm")
+    assert found["failures"] == "2 of 3 failed: diverged"
+    assert found["mean"] == kept[0]
+    assert not found["best"]
+    assert "n = 1, no uncertainty" in tables.cell_lines(found)
+
+
+def test_a_skip_is_shown_and_its_reason_listed(tmp_path):
+    planned = trials(("hmm",), ("adding", "recall"), 2)
+    for trial in planned:
+        write_failure(tmp_path, trial, Status.SKIPPED, "cannot add")
+    frame = tables.frame(tmp_path, planned)
+    assert tables.notes(frame) == ["skipped: hmm on adding, hmm on recall: cannot add"]
+    assert "skipped" in printed(frame)
+
+
+def test_what_has_not_run_is_missing_and_what_other_code_made_is_stale(tmp_path):
+    planned = trials(("lstm",), ("adding",), 3)
+    write_run(tmp_path, planned[0])
+    write_run(tmp_path, planned[1], code_digest="of other code")
+    found = cell(tmp_path, planned, "adding", "lstm")
+    assert (found["missing"], found["stale"], found["n"]) == (1, 1, 2)
+    assert {"1 of 3 missing", "1 of 3 stale"} <= set(tables.cell_lines(found))
+
+
+def test_a_torn_result_is_missing_with_its_reason(tmp_path):
+    planned = trials(("lstm",), ("adding",), 1)
+    write_run(tmp_path, planned[0])
+    (records.run_folder(tmp_path, planned[0].id) / "result.json").write_text('{"trial_id": "x')
+    frame = tables.frame(tmp_path, planned)
+    assert frame["status"].item() == tables.MISSING
+    assert "unreadable result" in frame["reason"].item()
+    assert str(tmp_path) not in frame["reason"].item()
+
+
+@pytest.mark.parametrize(("task", "best"), [("recall", "gru"), ("adding", "gru")])
+def test_the_best_is_marked_with_all_that_are_not_separable_from_it(tmp_path, task, best):
+    planned = trials(("lstm", "gru", "rnn"), (task,), 3)
+    skill = {"gru": (0.90, 0.80, 0.70), "lstm": (0.85, 0.83, 0.66), "rnn": (0.10, 0.11, 0.12)}
+    for trial in planned:
+        write_run(tmp_path, trial, skill[trial.model][trial.seed])
+    frame = tables.frame(tmp_path, planned)
+    matrix = tables.matrix(frame)
+    assert set(matrix.loc[matrix["best"], "model"]) == {"gru", "lstm"}
+    assert set(tables.differences(frame, matrix)["best"]) == {best}
+
+
+def test_differences_are_paired_over_the_seeds_that_both_finished():
+    a, b = {0: 0.9, 1: 0.8, 2: 0.4}, {0: 0.7, 1: 0.75, 5: 0.1}
+    assert tables.difference(a, b) == (*paired_t_interval([0.9, 0.8], [0.7, 0.75]), 2)
+    assert tables.difference(a, {7: 0.1})[3] == 0
+
+
+def test_with_one_seed_only_the_best_is_marked(tmp_path):
+    planned = trials(("lstm", "gru"), ("recall",), 1)
+    write_run(tmp_path, planned[0], 0.9)
+    write_run(tmp_path, planned[1], 0.8)
+    matrix = tables.matrix(tables.frame(tmp_path, planned))
+    assert list(matrix["best"]) == [True, False]
+
+
+def test_variants_of_a_model_or_task_are_told_apart_and_never_averaged(tmp_path):
+    first = specify("adding", "lstm", 0, 20_000, "cpu")
+    planned = [
+        first,
+        replace(first, task_parameters={**first.task_parameters, "length": 99}),
+        replace(first, parameter_budget=5),
+    ]
+    assert len(set(tables.labels(planned))) == 3
+    assert {"adding length=99", "adding length=50"} == {task for task, _ in tables.labels(planned)}
+    assert "lstm budget=5" in {model for _, model in tables.labels(planned)}
+
+
+def test_the_terminal_shows_every_model_and_task_at_any_width(tmp_path):
+    planned = trials(n_seeds=2)
+    write_mixed(tmp_path, planned)
+    frame = tables.frame(tmp_path, planned)
+    for width in (40, 80, 200):
+        text = printed(frame, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert all(model in text for model in frame["model"])
+        assert all(part in text for part in ("adding", "recall", "parity", "hidden_", "japanese_"))
+
+
+def test_the_csv_holds_the_matrix(tmp_path):
+    planned = trials(("lstm", "gru"), ("adding",), 2)
+    for trial in planned:
+        write_run(tmp_path, trial)
+    matrix = tables.matrix(tables.frame(tmp_path, planned))
+    tables.write_csv(matrix, tmp_path / "suite" / "table.csv")
+    read = pd.read_csv(tmp_path / "suite" / "table.csv")
+    assert list(read["mean"]) == pytest.approx(list(matrix["mean"]))
+    assert list(read["n"]) == [2, 2]
+
+
+def test_no_trials_make_an_empty_table(tmp_path):
+    frame = tables.frame(tmp_path, [])
+    assert tables.matrix(frame).empty
+    assert "no trial" in printed(frame)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.500"), (12345.0, "12,345"), (0.000123456, "0.000123"), (0.0, "0.00"), (-3.0, "-3.00")]
+)
+def test_numbers_have_three_digits_that_count(value, text):
+    assert tables.number(value) == text
