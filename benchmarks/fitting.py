@@ -171,8 +171,10 @@ def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> T
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if config.clip_value is not None:
         torch.nn.utils.clip_grad_value_(parameters, config.clip_value)
-    if config.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    elif config.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
     return norm.detach()
 
 
@@ -181,13 +183,13 @@ def make_optimiser(predictor: Predictor, config: FitConfig) -> torch.optim.Optim
     parameters, rate, decay = list(predictor.parameters()), config.learning_rate, config.weight_decay
     match config.optimiser:
         case "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=decay)
+            return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=True)
         case "adamw":
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(parameters, rate, weight_decay=decay, momentum=config.momentum)
         case "sgd":
-            return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=config.momentum)
+            return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=config.momentum, fused=True)
 
 
 def make_schedule(optimiser: torch.optim.Optimizer, config: FitConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -22,7 +22,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """``state`` None: the beginning. Padded rows of ``features`` are finite, and unspecified."""
+        """``state`` None: the beginning; ``lengths`` None: nothing is padded. Padded rows are finite, and unspecified."""
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State: ...
@@ -51,6 +51,8 @@ class NeuralPredictor(Predictor):
     ) -> tuple[Tensor, State]:
         if state and not self.causal:
             raise ValueError("a non-causal model takes whole sequences; it carries no state from chunk to chunk")
+        if lengths is not None and bool((lengths == inputs.shape[1]).all()):
+            lengths = None  # nothing is padded: backbones have a shorter way
         features = self.encoder(blank_padding(inputs, lengths))  # (B, T, C) or (B, T) → (B, T, D)
         features, state = self.backbone(features, state or None, lengths)  # (B, T, D)
         return self.readout(features), state  # (B, T, D) → (B, T, K)

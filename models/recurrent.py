@@ -86,7 +86,7 @@ class Recurrent(Backbone):
         before = None if state is None else tuple(part.transpose(0, 1).contiguous() for part in state)  # (L, B, H)
         hidden = before if before is None or self.n_states == 2 else before[0]
         features = self.input_dropout(features)
-        if lengths is None or bool((lengths == features.shape[1]).all()):
+        if lengths is None:
             outputs, hidden = self.layers(features, hidden)  # (B, T, D) → (B, T, H)
             after = hidden if self.n_states == 2 else (hidden,)
         else:

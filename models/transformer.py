@@ -55,10 +55,11 @@ class Block(nn.Module):
         """inputs (B, T, H), past (B, P, H), mask (B, 1, T, P + T), None for causal → outputs, keys, values (B, T, H)."""
         queries, keys, values = self.queries_keys_values(self.attention_norm(inputs)).chunk(3, dim=-1)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+        begins = past_keys.shape[1] == 0  # then there is nothing to copy together
         attended = F.scaled_dot_product_attention(
             self._heads(queries),
-            self._heads(torch.cat([past_keys, keys], dim=1)),
-            self._heads(torch.cat([past_values, values], dim=1)),
+            self._heads(keys if begins else torch.cat([past_keys, keys], dim=1)),
+            self._heads(values if begins else torch.cat([past_values, values], dim=1)),
             attn_mask=mask,
             is_causal=mask is None,
         )  # (B, heads, T, H / heads)

@@ -21,6 +21,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a p
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning for users of debuggers
 
+import hmmlearn.hmm
 import ipykernel.debugger
 import ipykernel.ipkernel
 import ipykernel.kernelapp

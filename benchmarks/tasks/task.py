@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from benchmarks.metrics import Metric
@@ -109,6 +110,7 @@ class Task(ABC):
         """
         splits = self.splits(seed)
         constant = self.target.best_constant(splits.train.targets[splits.train.scored])  # (K,)
+        constant = constant.to(torch.get_default_dtype())  # the precision in which models answer
         targets = splits.test.targets[splits.test.scored]
         return self.metrics[0](constant.expand(len(targets), -1), targets)
 
