@@ -1,7 +1,8 @@
 """Hidden Markov models under the one contract: classification, tagging, next symbol and forecasting.
 
 Sources: Rabiner 1989, doi:10.1109/5.18626; Kudo, Toyama and Shimbo 1999, doi:10.1016/S0167-8655(99)00077-X (one HMM per
-class on the Japanese vowels). Inference is in `markov_inference`, EM and counting in `markov_estimation`.
+class on the Japanese vowels). Inference is in `markov_inference`, EM and counting in `markov_estimation`, which
+the fits import when they are called: hmmlearn and the scikit-learn it needs cost over a second.
 
 What is carried from chunk to chunk is the predicted distribution over the states of the next step, in float64. Scoring
 loops over time alone; sequences, classes and states are tensor axes. G is the number of models side by side.
@@ -15,7 +16,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from models import markov_estimation as estimation
 from models import markov_inference as inference
 from models.contract import (
     Choice,
@@ -88,6 +88,8 @@ class MarkovPredictor(SelfFitting):
 
     def fit_one(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """One model for all sequences, by EM on their inputs."""
+        from models import markov_estimation as estimation
+
         valid, judged = _valid(train.inputs, train.lengths), _valid(validation.inputs, validation.lengths)
         self.hmm.standardise(train.inputs, valid)
         parameters = estimation.fit_em(
@@ -133,6 +135,8 @@ class MarkovClassifier(MarkovPredictor):
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """EM for each class on its own sequences; validation chooses among the restarts."""
+        from models import markov_estimation as estimation
+
         valid, judged = _valid(train.inputs, train.lengths), _valid(validation.inputs, validation.lengths)
         self.hmm.standardise(train.inputs, valid)
         inputs = self.hmm.standardised(train.inputs, valid)
@@ -183,6 +187,8 @@ class MarkovTagger(MarkovPredictor):
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """Counts on ``train``; needs neither validation nor chance."""
+        from models import markov_estimation as estimation
+
         valid, n_states = _valid(train.inputs, train.lengths), self.hmm.start.shape[1]
         states = torch.where(train.scored, train.targets, n_states - 1)  # (B, T)
         pseudocount = self.config.pseudocount

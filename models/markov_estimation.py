@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from hmmlearn.base import ConvergenceMonitor
+from hmmlearn.hmm import CategoricalHMM, GaussianHMM
 from torch import Tensor
 
 from models.markov_inference import CovarianceType, Parameters
-
-if TYPE_CHECKING:  # hmmlearn, with the scikit-learn it imports, costs over a second, which listing models need not pay
-    from hmmlearn.hmm import CategoricalHMM, GaussianHMM
 
 _FLOOR = 1e-6
 """Added to the probability of any start, transition or symbol. EM likes exact zeros, and one symbol that training never
@@ -89,8 +88,6 @@ def fit_em(
     vocabulary: V for symbols, None for real values. Fewer states than asked for are fitted where ``train`` has too few
     steps. Raises RuntimeError if no fit stays finite.
     """
-    from hmmlearn.base import ConvergenceMonitor
-
     train = train.spread(config.max_sequences)
     screening = train.spread(config.screening_sequences)
     judges = validation.spread(config.max_sequences) if len(validation.lengths) else train
@@ -125,8 +122,6 @@ _Model: TypeAlias = "CategoricalHMM | GaussianHMM"
 
 def _new_model(n_states: int, vocabulary: int | None, config: EstimationConfig, n_steps: int, seed: int) -> _Model:
     """A restart, which gets a third of the iterations."""
-    from hmmlearn.hmm import CategoricalHMM, GaussianHMM
-
     tolerance, n_iterations = config.tolerance * n_steps, max(1, config.n_iterations // 3)
     if vocabulary is not None:
         return CategoricalHMM(n_states, n_features=vocabulary, random_state=seed, n_iter=n_iterations, tol=tolerance)

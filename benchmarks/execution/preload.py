@@ -8,13 +8,11 @@ Nothing here may run a torch operation, start a thread, draw a figure or touch a
 # ruff: noqa: E402, F401
 
 import os
-import warnings
 
 from benchmarks.execution.lifeline import COORDINATOR, die_with_parent
 
 if COORDINATOR in os.environ:  # the fork server would notice only after the seconds that the imports take
     die_with_parent(int(os.environ[COORDINATOR]))
-warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a process without a screen
 
 # Before matplotlib is imported: figures go into the notebook. The backend itself must first be loaded inside a kernel,
 # where it finds the IPython that it hooks into.

@@ -12,12 +12,16 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+
+# ruff: noqa: E402
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, imported by papermill where there is no screen
 
 import nbformat
 import papermill
