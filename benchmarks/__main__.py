@@ -221,7 +221,7 @@ def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> None:
     if not page.exists() or page.stat().st_mtime < newest:
         from benchmarks.report import build
 
-        page = build(results, suite)
+        page = build(results, suite, trials)
     typer.echo(f"Report: {page}")
 
 

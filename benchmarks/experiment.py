@@ -94,6 +94,16 @@ class Experiment:
         self.seconds["build"] = time.perf_counter() - started
         (folder / "metrics.jsonl").unlink(missing_ok=True)
 
+    def __str__(self) -> str:
+        counts, sizes = self.predictor.parameter_counts(), [len(split) for split in self.splits]
+        return (
+            f"{self.trial.title}, on {self.device.type}\n"
+            f"{self.entry.summary}: {counts.backbone:,} backbone parameters, {counts.encoder:,} encoder, "
+            f"{counts.readout:,} read-out{f' ({self.sizing_note})' if self.sizing_note else ''}\n"
+            f"{sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test sequences\n"
+            f"kept in {self.folder}"
+        )
+
     def _sized(self) -> tuple[Any, str | None]:
         config = configure(f"model {self.trial.model}", self.entry.config, self.trial.model_config)
         task = self.task

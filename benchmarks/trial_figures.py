@@ -12,7 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from benchmarks.drawing import MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
+from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
 from benchmarks.experiment import Experiment
 from benchmarks.provenance import environment
 from benchmarks.tables import number
@@ -56,6 +56,30 @@ def learning_curve(experiment: Experiment) -> Drawing:
         if low <= value <= high:
             _level(right, name, value)
     head(right, f"validation, {primary.direction} is better", "optimiser steps", f"{primary.name} ({primary.unit})")
+    return figure
+
+
+def compare_curves(*experiments: Experiment) -> Drawing:
+    """Validation of several trials on one task, against steps, with the task's floor and ceiling."""
+    primary, result = experiments[0].task.metrics[0], experiments[0].result
+    best = (max if primary.direction == "higher" else min)(experiments, key=lambda x: x.result.test[primary.name])
+    value = number(best.result.test[primary.name])
+    figure, (ax,) = drawing(f"Best on test: {best.trial.model}, {primary.name} {value}", 1, (7.5, 3.6))
+    levels = [x for x in (result.floor, result.ceiling, result.reference) if x is not None]
+    log, low, high = bounds([*(row["validation"] for x in experiments for row in x.curve), *levels], primary.direction)
+    for experiment, line in zip(experiments, LINES, strict=False):
+        rows = pd.DataFrame(experiment.curve)
+        ax.plot(rows["step"], rows["validation"], color=colour(experiment.entry.family), linestyle=line)
+        ax.annotate(
+            f" {experiment.trial.model}", tuple(rows[["step", "validation"]].iloc[-1]), va="center", fontsize=SMALL
+        )
+    ax.set_ylim(low, high)
+    ax.set_yscale("log" if log else "linear")
+    for name in ("floor", "ceiling", "reference"):
+        level = getattr(result, name)
+        if level is not None and low <= level <= high:
+            _level(ax, name, level)
+    head(ax, f"validation, {primary.direction} is better", "optimiser steps", f"{primary.name} ({primary.unit})")
     return figure
 
 

@@ -5,7 +5,7 @@ Nothing here may run a torch operation, start a thread, draw a figure or touch a
 (The one thread there is belongs to the allocator of pyarrow, jemalloc, which knows how to fork.)
 """
 
-# ruff: noqa: E402, F401
+# ruff: noqa: F401
 
 import os
 

@@ -1,0 +1,31 @@
+"""Every notebook that people open runs from top to bottom as it stands, but for smaller settings."""
+
+import json
+from pathlib import Path
+
+import papermill
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SMALL = {
+    "start_here": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
+    "trial": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs_as_it_stands(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    executed = tmp_path / f"{name}.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", executed, SMALL[name], kernel_name="python3", cwd=NOTEBOOKS, progress_bar=False
+    )
+    outputs = [output for cell in json.loads(executed.read_text())["cells"] for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+
+
+def test_every_notebook_is_run_by_a_test():
+    report = {"report"}  # executed by every test that builds a report
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SMALL) | report
