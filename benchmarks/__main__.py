@@ -66,24 +66,27 @@ def list_registered(what: Registry) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    rows: list[tuple[str, ...]]
     if what is Registry.SUITES:
         from benchmarks.suite import Suite, load
 
-        table = Table("suite", "trials", "description")
-        for suite in map(load, Suite.names()):
-            table.add_row(suite.name, str(len(suite.trials(device="cpu"))), suite.description)
+        header: tuple[str, ...] = ("suite", "trials", "description")
+        rows = [(x.name, str(len(x.trials(device="cpu"))), x.description) for x in map(load, Suite.names())]
     elif what is Registry.MODELS:
         from models import registry as models
 
-        table = Table("model", "family", "what it is", "source")
-        for entry in models.entries().values():
-            table.add_row(entry.name, entry.family, entry.summary, entry.source)
+        header = ("model", "family", "what it is", "source")
+        rows = [(x.name, x.family, x.summary, x.source) for x in models.entries().values()]
     else:
         from benchmarks.tasks import registry as tasks
 
-        table = Table("task", "group", "what it asks", "source")
-        for name, task in tasks.TASKS.items():
-            table.add_row(name, task.group, task.summary, task.source)
+        header = ("task", "group", "what it asks", "source", "licence")
+        rows = [(name, x.group, x.summary, x.source, x.licence) for name, x in tasks.TASKS.items()]
+    table = Table()
+    for i, title in enumerate(header):
+        table.add_column(title, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.names import UnknownName
 
 T = TypeVar("T")
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter:
+    """Building one takes milliseconds, and a suite asks for hundreds."""
+    return TypeAdapter(kind)
 
 
 class InvalidParameter(ValueError):
@@ -29,9 +36,10 @@ def configure(what: str, default: T, overrides: Mapping[str, Any]) -> T:
         if name not in known:
             raise UnknownName(f"parameter of {what}", name, known)
     merged = asdict(default) | dict(overrides)  # type: ignore[call-overload]
+    kind: type = type(default)
     try:
         # Strict JSON rules: a list may stand for a tuple and an int for a float, but "20" is no number.
-        return TypeAdapter(type(default)).validate_json(json.dumps(merged), strict=True)
+        return cast(T, _adapter(kind).validate_json(json.dumps(merged), strict=True))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "parameters"

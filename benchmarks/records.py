@@ -60,6 +60,7 @@ class Result:
     test, validation: metric name → value. score: (metric - floor) / (ceiling or reference - floor).
     length_sweep: tested length → primary metric. model_config: with the width that sizing chose.
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
+    state_bytes: after the longest test sequence; None for a model that takes whole sequences.
     timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
     """
 

@@ -154,7 +154,7 @@ def model_list(study: Study) -> Html:
     for label, trial in _first_by(study, 1).items():
         entry = models.entry(trial.model)
         sizes = study.frame.loc[study.frame["model"] == label, "parameters"].dropna().astype(int)
-        size = "–" if sizes.empty else f"{sizes.min():,} – {sizes.max():,}"
+        size = " – ".join(f"{size:,}" for size in sorted({sizes.min(), sizes.max()})) if len(sizes) else "–"
         rates = sorted({t.fit["learning_rate"] for t in study.trials if t.model == trial.model and entry.learning_rate})
         fitted = "learning rate " + ", ".join(f"{rate:g}" for rate in rates) if rates else "its own procedure"
         rows.append((label, entry.family, entry.summary, size, fitted, entry.source))

@@ -33,6 +33,8 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean = float(sample.mean())
     if sample.size == 1:
         return Interval(mean, float("nan"), float("nan"))
+    if sample.min() == sample.max():  # rounding in the mean must not look like spread
+        return Interval(float(sample[0]), float(sample[0]), float(sample[0]))
     half = float(special.stdtrit(sample.size - 1, (1 + confidence) / 2) * sample.std(ddof=1) / np.sqrt(sample.size))
     return Interval(mean, mean - half, mean + half)
 

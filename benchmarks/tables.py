@@ -30,9 +30,9 @@ MISSING = "missing"
 """The status of a trial without a valid result, beside those of `records.Status`."""
 
 CAPTION = (
-    "Mean ± half of the 95 % t interval over seeds. * marks the best mean of a task and every model whose paired 95 % "
-    "t interval by seed against it includes zero (not corrected for many comparisons), among cells whose seeds all "
-    "finished."
+    "Mean ± half of the 95 % t interval over seeds. * marks the best mean of a task and every model that these seeds do "
+    "not tell from it: the paired 95 % t interval of their difference includes zero (not corrected for many "
+    "comparisons). Cells with an unfinished seed are left out."
 )
 
 
@@ -42,7 +42,7 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
     direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
-    (excess over the Bayes optimum); parameters (backbone), parameters_total, state_bytes, peak_memory_mb,
+    (excess over the Bayes optimum); parameters (backbone), parameters_total, state_bytes, increment_memory_mb,
     seconds_train, seconds_total; steps, best_step, length_sweep (length → value), trained_length. Numbers that a trial
     did not get to are nan or None.
     """
@@ -69,7 +69,16 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
 COLUMNS = [
     *("trial_id", "task", "model", "task_name", "model_name", "group", "family", "seed", "device", "status", "reason"),
     *("stale", "metric", "unit", "direction", "value", "score", "floor", "ceiling", "reference", "equals_floor"),
-    *("gap", "gap_low", "gap_high", "parameters", "parameters_total", "state_bytes", "peak_memory_mb", "seconds_train"),
+    *(
+        "gap",
+        "gap_low",
+        "gap_high",
+        "parameters",
+        "parameters_total",
+        "state_bytes",
+        "increment_memory_mb",
+        "seconds_train",
+    ),
     *("seconds_total", "steps", "best_step", "length_sweep", "trained_length"),
 ]
 
@@ -94,7 +103,7 @@ def describe_task(trial: Trial) -> dict[str, Any]:
 def _outcome(result: Result | None, problem: str | None, code_digest: str) -> dict[str, Any]:
     if result is None:
         return {"status": MISSING, "reason": problem, "stale": False, "equals_floor": False, "length_sweep": {}}
-    peak = result.memory.get("peak_bytes", math.nan)
+    peak = result.memory.get("increment_bytes", math.nan)
     return {
         "status": str(result.status),
         "reason": result.reason,
@@ -107,7 +116,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "parameters": result.parameters.get("backbone"),
         "parameters_total": sum(result.parameters.values()) if result.parameters else None,
         "state_bytes": result.state_bytes,
-        "peak_memory_mb": float(peak) / 1e6,
+        "increment_memory_mb": float(peak) / 1e6,
         "seconds_train": result.seconds.get("train"),
         "seconds_total": sum(result.seconds.values()) if result.seconds else None,
         **{name: getattr(result, name) for name in ("steps", "best_step")},
@@ -149,7 +158,7 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per task and model: the mean over seeds with its 95 % t interval, and all that is not in it.
 
     Columns: task, model, family, group, metric, unit, direction; n_trials, n (finished), mean, low, high, floor,
-    ceiling, reference, score; parameters, state_bytes, seconds_train, peak_memory_mb (medians); failed (how many),
+    ceiling, reference, score; parameters, state_bytes, seconds_train, increment_memory_mb (medians); failed (how many),
     failures ("2 of 3 failed: diverged"), skipped, missing, stale; reasons; complete (every seed finished, by today's
     code); best.
     """
@@ -187,7 +196,7 @@ def finished(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
 
 SUMMARY = [
     *("task", "model", "family", "group", "metric", "unit", "direction", "n_trials", "n", "mean", "low", "high"),
-    *("floor", "ceiling", "reference", "score", "parameters", "state_bytes", "seconds_train", "peak_memory_mb"),
+    *("floor", "ceiling", "reference", "score", "parameters", "state_bytes", "seconds_train", "increment_memory_mb"),
     *("failed", "failures", "skipped", "missing", "stale", "reasons", "complete"),
 ]
 
@@ -205,7 +214,10 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         **{"n_trials": len(cell), "n": len(ok), "mean": mean, "low": low, "high": high},
         # The floor, a constant fitted to the training split, can move a little from seed to seed.
         **{name: _over(fmean, ok, name) for name in ("floor", "ceiling", "reference", "score")},
-        **{name: _over(median, ok, name) for name in ("parameters", "state_bytes", "seconds_train", "peak_memory_mb")},
+        **{
+            name: _over(median, ok, name)
+            for name in ("parameters", "state_bytes", "seconds_train", "increment_memory_mb")
+        },
         **{"failed": failed, "failures": f"{failed} of {len(cell)} failed: {listed}" if failed else ""},
         "skipped": sum(row["status"] == Status.SKIPPED for row in cell),
         "missing": sum(row["status"] == MISSING for row in cell),

@@ -170,7 +170,7 @@ class Store:
                 continue
             values = {"primary": cell["mean"], "primary_low": cell["low"], "primary_high": cell["high"]}
             values |= {f"test_{cell['metric']}": cell["mean"], "n": cell["n"], "n_failed": cell["failed"]}
-            values |= {"seconds_train": cell["seconds_train"], "peak_memory_mb": cell["peak_memory_mb"]}
+            values |= {"seconds_train": cell["seconds_train"], "increment_memory_mb": cell["increment_memory_mb"]}
             values |= {name: cell[name] for name in ("score", "floor", "ceiling", "reference")}
             values["parameters_backbone"] = cell["parameters"]
             points = [

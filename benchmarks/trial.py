@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -41,7 +42,7 @@ class Trial:
     device: Device = "cpu"
     mode: Literal["quality"] = "quality"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hexadecimal digits."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))

@@ -47,7 +47,7 @@ def test_tasks_know_no_model():
     [
         ("mlflow", {"benchmarks/tracking.py"}),
         ("papermill", {"benchmarks/execution/", "benchmarks/report.py"}),
-        ("hmmlearn", {"models/"}),
+        ("hmmlearn", {"models/", "benchmarks/execution/preload.py"}),
     ],
 )
 def test_a_heavy_dependency_is_imported_in_its_own_place(package, homes):
