@@ -29,6 +29,7 @@ report: $(STAMP) ## build a suite's report again from its results
 
 dashboard: $(STAMP) ## open MLflow on this machine: http://127.0.0.1:5000
 	@mkdir -p $(RESULTS)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(RESULTS))/mlflow.db \
 		--artifacts-destination $(abspath $(RESULTS))/mlartifacts

@@ -82,7 +82,7 @@ COSTS = {
     "parameters": "backbone parameters (count)",
     "state_bytes": "state carried per sequence (bytes)",
     "seconds_train": "training time (s), shared machine, indicative",
-    "increment_memory_mb": "peak memory above that of the imports (MB), shared machine, indicative",
+    "peak_memory_increment_mb": "peak memory above that of the imports (MB), shared machine, indicative",
 }
 
 

@@ -42,7 +42,7 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
     direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
-    (excess over the Bayes optimum); parameters (backbone), parameters_total, state_bytes, increment_memory_mb,
+    (excess over the Bayes optimum); parameters (backbone), parameters_total, state_bytes, peak_memory_increment_mb,
     seconds_train, seconds_total; steps, best_step, length_sweep (length → value), trained_length. Numbers that a trial
     did not get to are nan or None.
     """
@@ -76,7 +76,7 @@ COLUMNS = [
         "parameters",
         "parameters_total",
         "state_bytes",
-        "increment_memory_mb",
+        "peak_memory_increment_mb",
         "seconds_train",
     ),
     *("seconds_total", "steps", "best_step", "length_sweep", "trained_length"),
@@ -116,7 +116,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "parameters": result.parameters.get("backbone"),
         "parameters_total": sum(result.parameters.values()) if result.parameters else None,
         "state_bytes": result.state_bytes,
-        "increment_memory_mb": float(peak) / 1e6,
+        "peak_memory_increment_mb": float(peak) / 1e6,
         "seconds_train": result.seconds.get("train"),
         "seconds_total": sum(result.seconds.values()) if result.seconds else None,
         **{name: getattr(result, name) for name in ("steps", "best_step")},
@@ -158,7 +158,7 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per task and model: the mean over seeds with its 95 % t interval, and all that is not in it.
 
     Columns: task, model, family, group, metric, unit, direction; n_trials, n (finished), mean, low, high, floor,
-    ceiling, reference, score; parameters, state_bytes, seconds_train, increment_memory_mb (medians); failed (how many),
+    ceiling, reference, score; parameters, state_bytes, seconds_train, peak_memory_increment_mb (medians); failed (how many),
     failures ("2 of 3 failed: diverged"), skipped, missing, stale; reasons; complete (every seed finished, by today's
     code); best.
     """
@@ -196,7 +196,16 @@ def finished(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
 
 SUMMARY = [
     *("task", "model", "family", "group", "metric", "unit", "direction", "n_trials", "n", "mean", "low", "high"),
-    *("floor", "ceiling", "reference", "score", "parameters", "state_bytes", "seconds_train", "increment_memory_mb"),
+    *(
+        "floor",
+        "ceiling",
+        "reference",
+        "score",
+        "parameters",
+        "state_bytes",
+        "seconds_train",
+        "peak_memory_increment_mb",
+    ),
     *("failed", "failures", "skipped", "missing", "stale", "reasons", "complete"),
 ]
 
@@ -216,7 +225,7 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: _over(fmean, ok, name) for name in ("floor", "ceiling", "reference", "score")},
         **{
             name: _over(median, ok, name)
-            for name in ("parameters", "state_bytes", "seconds_train", "increment_memory_mb")
+            for name in ("parameters", "state_bytes", "seconds_train", "peak_memory_increment_mb")
         },
         **{"failed": failed, "failures": f"{failed} of {len(cell)} failed: {listed}" if failed else ""},
         "skipped": sum(row["status"] == Status.SKIPPED for row in cell),

@@ -121,7 +121,8 @@ class Store:
             self.client.delete_run(old[0])
         end = int((folder / "result.json").stat().st_mtime * 1000)
         start = end - int(1000 * sum(result.seconds.values()))
-        tags = _tags(trial, result, folder) | {"mlflow.parentRunId": self._parent(trial), "kind": "trial"}
+        parent = self._parent(trial, start)
+        tags = _tags(trial, result, folder) | {"mlflow.parentRunId": parent, "kind": "trial"}
         run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=trial.title)
         self._log_numbers(run.info.run_id, trial, result, records.read_curve(folder), end)
         notebook = folder / "notebook.ipynb"
@@ -129,6 +130,7 @@ class Store:
             self.client.log_artifact(run.info.run_id, str(notebook))
         self.client.set_tag(run.info.run_id, "result_digest", digest)
         self.client.set_terminated(run.info.run_id, _run_status(result.status), end)
+        self.client.set_terminated(parent, end_time=end)  # a parent lasts from its first trial to its last
         self.children[trial.id] = (run.info.run_id, digest)
         return True
 
@@ -147,13 +149,13 @@ class Store:
             first = start == 0
             self.client.log_batch(run_id, points[start : start + BATCH], parameters[:100] if first else [])
 
-    def _parent(self, trial: Trial) -> str:
+    def _parent(self, trial: Trial, start: int) -> str:
         cell = _cell(trial)
         if cell not in self.parents:
             tags = {"kind": "model on task", "cell": cell, "task": trial.task, "model": trial.model}
             tags |= {"family": models.entry(trial.model).family, "group": tables.describe_task(trial)["group"]}
-            run = self.client.create_run(self.experiment, tags=tags, run_name=f"{trial.model} on {trial.task}")
-            self.client.set_terminated(run.info.run_id)
+            name = f"{trial.model} on {trial.task}"
+            run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=name)
             self.parents[cell] = run.info.run_id
         return self.parents[cell]
 
@@ -170,7 +172,10 @@ class Store:
                 continue
             values = {"primary": cell["mean"], "primary_low": cell["low"], "primary_high": cell["high"]}
             values |= {f"test_{cell['metric']}": cell["mean"], "n": cell["n"], "n_failed": cell["failed"]}
-            values |= {"seconds_train": cell["seconds_train"], "increment_memory_mb": cell["increment_memory_mb"]}
+            values |= {
+                "seconds_train": cell["seconds_train"],
+                "peak_memory_increment_mb": cell["peak_memory_increment_mb"],
+            }
             values |= {name: cell[name] for name in ("score", "floor", "ceiling", "reference")}
             values["parameters_backbone"] = cell["parameters"]
             points = [
@@ -203,6 +208,15 @@ def _cell(trial: Trial) -> str:
     return replace(trial, seed=0).id
 
 
+_MEMORY = {
+    "peak_bytes": "peak_memory_mb",
+    "increment_bytes": "peak_memory_increment_mb",
+    "gpu_allocated_bytes": "gpu_peak_allocated_mb",
+    "gpu_reserved_bytes": "gpu_peak_reserved_mb",
+}
+"""`Result.memory` → the metric's name."""
+
+
 def _metrics(result: Result) -> dict[str, float]:
     """The last numbers of a trial, under the same names for every model."""
     named: dict[str, float | None] = {f"test_{name}": value for name, value in result.test.items()}
@@ -215,9 +229,7 @@ def _metrics(result: Result) -> dict[str, float]:
     named["primary"] = result.test.get(result.primary) if result.primary else None
     if result.seconds:
         named["seconds_total"] = sum(result.seconds.values())
-    for name, value in result.memory.items():
-        if name.endswith("_bytes"):
-            named[f"{name.removesuffix('_bytes').removesuffix('peak') or 'peak'}_memory_mb"] = float(value) / 1e6
+    named |= {_MEMORY[name]: float(value) / 1e6 for name, value in result.memory.items() if name in _MEMORY}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
 
 
