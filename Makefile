@@ -6,7 +6,8 @@ WORKERS ?=
 RESULTS ?= results
 PORT ?= 5000
 PYTHON ?= python3
-TORCH ?=
+# Once another torch was asked for, the environment keeps it.
+TORCH ?= $(patsubst .venv/.stamp-torch-%,%,$(wildcard .venv/.stamp-torch-*))
 
 BIN := .venv/bin
 STAMP := .venv/.stamp$(TORCH:%=-torch-%)
@@ -25,7 +26,7 @@ bench: $(STAMP) ## run a suite's missing trials, print the table, build the repo
 	@$(BIN)/rnnbench run $(SUITE) --device $(DEVICE) --results $(RESULTS) $(if $(WORKERS),--workers $(WORKERS))
 
 report: $(STAMP) ## build a suite's report again from its results
-	@$(BIN)/rnnbench report $(SUITE) --results $(RESULTS)
+	@$(BIN)/rnnbench report $(SUITE) --device $(DEVICE) --results $(RESULTS)
 
 dashboard: $(STAMP) ## open MLflow on this machine: http://127.0.0.1:5000
 	@mkdir -p $(RESULTS)

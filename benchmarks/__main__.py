@@ -6,7 +6,9 @@ What costs time to import (torch, papermill, mlflow) is imported by the command 
 
 from __future__ import annotations
 
+import errno
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
@@ -126,8 +128,11 @@ def run(
     from benchmarks.execution.display import show_plan, show_results
     from benchmarks.execution.plan import plan
     from benchmarks.suite import load
+    from benchmarks.tracking import Tracker
+    from benchmarks.trial import check_buildable
 
     chosen = load(suite)
+    whole = chosen.trials(device=device.value)
     trials = chosen.trials(_names(models), _names(tasks), seeds, device.value)
     if not trials:
         _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
@@ -136,24 +141,28 @@ def run(
     if dry_run:
         show_plan(found, results)
         return
-    summary = _execute(chosen, trials, found, digests, _Options(results, workers))
+    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
+        check_buildable(trial)
+    tracker = Tracker(results, chosen.name, whole)
+    summary = _execute(tracker, trials, found, digests, _Options(results, workers))
     if summary is not None and summary.stopped_by is not None:
         _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
     n_failed = show_results(trials, results)
     if report:
-        _refresh_report(chosen, trials, results)
+        _refresh_report(chosen, whole, results)
     typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
     if n_failed:
         raise typer.Exit(FAILED)
 
 
 @app.command()
-def report(suite: SuiteName, results: Results = RESULTS) -> None:
+def report(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RESULTS) -> None:
     """Build the report of a suite from its results, whatever there is."""
     from benchmarks.report import build
     from benchmarks.suite import load
 
-    typer.echo(f"Report: {build(results, load(suite))}")
+    chosen = load(suite)
+    typer.echo(f"Report: {build(results, chosen, chosen.trials(device=device.value))}")
 
 
 @app.command()
@@ -170,29 +179,37 @@ def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RE
 def main() -> None:
     """The console script. What a person mistyped becomes one sentence and exit code 2."""
     from benchmarks.parameters import InvalidParameter
-    from models.names import UnknownName
+    from models.names import BrokenPlugin, UnknownName
 
     try:
         app()
-    except (UnknownName, InvalidParameter) as error:
+    except (UnknownName, InvalidParameter, BrokenPlugin) as error:
         _stop(str(error), USAGE)
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        _stop(f"{error}; mend the folder or free some space, then run the same command again", INFRASTRUCTURE)
 
 
 def _execute(
-    suite: Suite, trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options
+    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options
 ) -> Summary | None:
-    """Brings MLflow up to date with what is done and runs what is left; None where there was nothing to run."""
-    from benchmarks.tracking import Tracker
+    """Runs what is left, and brings MLflow up to date with all of it; None where there was nothing to run."""
+    from benchmarks.execution.lock import FolderInUse, locked
 
-    tracker = Tracker(options.results, suite.name)
-    for trial, result in found.done:
-        tracker.submit(trial, result)
     try:
-        return _supervise(trials, found, digests, options, tracker) if found.to_run else None
+        if found.to_run:
+            return _supervise(trials, found, digests, options, tracker)
+        if not all(tracker.is_logged(trial) for trial, _ in found.done):
+            with locked(options.results):
+                for trial, result in found.done:
+                    tracker.submit(trial, result)
+                _warn(tracker.close())
+        return None
+    except FolderInUse as error:
+        _stop(str(error), INFRASTRUCTURE)
     finally:
-        warning = tracker.close()
-        if warning:
-            typer.echo(warning, err=True)
+        _warn(tracker.close())
 
 
 def _supervise(
@@ -211,27 +228,22 @@ def _supervise(
                 tracker.submit(trial, result)
                 progress.advance(trial, result)
 
-            return supervisor.run(trials, digests, options.results, options.workers, note)
-    except (supervisor.FolderInUse, supervisor.StorageError) as error:
+            return supervisor.run(trials, digests, options.results, options.workers, note, tracker.submit)
+    except supervisor.StorageError as error:
         _stop(str(error), INFRASTRUCTURE)
 
 
 def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> None:
-    """Builds the report unless it is younger than every result it shows."""
+    """Builds the report of the whole suite unless it is about these trials and younger than every result it shows."""
+    from benchmarks.report import build, is_current
+
     page = results / suite.name / "report.html"
-    files = [path for trial in trials if (path := _result_file(results, trial)).exists()]
-    newest = max((path.stat().st_mtime for path in files), default=0.0)
-    if not page.exists() or page.stat().st_mtime < newest:
-        from benchmarks.report import build
-
-        page = build(results, suite, trials)
-    typer.echo(f"Report: {page}")
+    typer.echo(f"Report: {page if is_current(results, suite, trials) else build(results, suite, trials)}")
 
 
-def _result_file(results: Path, trial: Trial) -> Path:
-    from benchmarks.records import run_folder
-
-    return run_folder(results, trial.id) / "result.json"
+def _warn(warning: str | None) -> None:
+    if warning:
+        typer.echo(warning, err=True)
 
 
 def _digests(trials: list[Trial]) -> dict[str, str]:

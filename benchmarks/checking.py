@@ -105,13 +105,30 @@ def check(name: str) -> Iterator[Finding]:
             yield Finding("refuses with a reason", str(kind), bool(refusal.strip()), refusal)
             continue
         for dtype, tolerance in TOLERANCES.items():
-            subject = _subject(entry, kind, dtype)
-            for invariant in INVARIANTS:
-                error = invariant(subject)
-                if error is None:
-                    continue
-                label = f"{invariant.__name__.replace('_', ' ')}, {str(dtype).removeprefix('torch.')}"
-                yield Finding(label, str(kind), error <= tolerance, f"error {error:.1e}, tolerance {tolerance:.0e}")
+            yield from _findings(entry, kind, dtype, tolerance)
+
+
+def _findings(entry: ModelEntry, kind: Kind, dtype: torch.dtype, tolerance: float) -> Iterator[Finding]:
+    """Every invariant on one kind of task; whatever the model raises is a finding, for a new model is what this is for."""
+    precision = str(dtype).removeprefix("torch.")
+    try:
+        subject = _subject(entry, kind, dtype)
+    except Exception as error:  # noqa: BLE001
+        yield Finding(f"builds and fits, {precision}", str(kind), False, _said(error))
+        return
+    for invariant in INVARIANTS:
+        label = f"{invariant.__name__.replace('_', ' ')}, {precision}"
+        try:
+            worst = invariant(subject)
+        except Exception as error:  # noqa: BLE001
+            yield Finding(label, str(kind), False, _said(error))
+            continue
+        if worst is not None:
+            yield Finding(label, str(kind), worst <= tolerance, f"error {worst:.1e}, tolerance {tolerance:.0e}")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def example_batch(kind: Kind, dtype: torch.dtype, generator: torch.Generator) -> SequenceBatch:

@@ -24,7 +24,7 @@ from benchmarks import evaluation, fitting, provenance
 from benchmarks.fitting import FitConfig, Row
 from benchmarks.parameters import configure
 from benchmarks.profiling import PeakMemory
-from benchmarks.records import Gap, Result, Status, file_digest, write_atomically, write_result
+from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.statistics import t_interval
 from benchmarks.tasks.registry import task as build_task
@@ -66,15 +66,16 @@ def prepare(
     if not run_folder:
         write_atomically(folder / "spec.json", json.dumps(asdict(trial), indent=1))
         write_atomically(folder / "env.json", json.dumps(provenance.environment(), indent=1))
-    return Experiment(trial, folder, code_digest or provenance.code_digest(task, model))
+    return Experiment(trial, folder, code_digest or provenance.code_digest(task, model), supervised=bool(run_folder))
 
 
 class Experiment:
     """One trial under way. What `fit` and `evaluate` find is kept for the figures, and for `finish`."""
 
-    def __init__(self, trial: Trial, folder: Path, code_digest: str) -> None:
+    def __init__(self, trial: Trial, folder: Path, code_digest: str, supervised: bool) -> None:
         self.trial = trial
         self.folder = folder
+        self.supervised = supervised
         self.code_digest = code_digest
         self.device = torch.device(trial.device)
         self.memory = PeakMemory(self.device)
@@ -133,7 +134,10 @@ class Experiment:
     def _fit_own(self, predictor: SelfFitting) -> None:
         train, validation, _ = self.splits
         started = time.perf_counter()
+        # Counting and EM work on the CPU, wherever the predictor answers afterwards.
+        predictor.cpu()
         predictor.fit(train, validation, torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed))
+        predictor.to(self.device)
         self.seconds["train"] = time.perf_counter() - started
         predictor.eval()
         started = time.perf_counter()
@@ -178,7 +182,7 @@ class Experiment:
         """Excess over the Bayes optimum, paired over the test sequences."""
         test, primary = self.splits.test, self.task.metrics[0]
         optimal = self.task.optimal_outputs(test)
-        if optimal is None:
+        if optimal is None or len(test) < 2:
             return None
         optimal_terms = primary.terms(optimal[test.scored], test.targets[test.scored])
         excess = terms - optimal_terms if primary.direction == "lower" else optimal_terms - terms
@@ -202,7 +206,8 @@ class Experiment:
             data_digest=data_digest(self.splits),
             curve_digest=file_digest(self.folder / "metrics.jsonl"),
         )
-        write_result(self.folder, self.result)
+        # Run by the harness, the notebook itself is still to be saved: the worker makes the result valid after that.
+        write_result(self.folder, self.result, PENDING if self.supervised else RESULT)
         return self.result
 
     @cached_property

@@ -55,6 +55,10 @@ class FitConfig:
         for name in ("learning_rate", "momentum", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("clip_norm", "clip_value", "patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, or null for none, got {value}")
 
 
 class Diverged(RuntimeError):
@@ -122,11 +126,9 @@ def fit(
         scheduler.step()
         losses.append(loss)
         norms.append(norm)
+        if train_seconds + validate_seconds + time.perf_counter() - clock > config.max_seconds:
+            raise FitTimeout(f"the fit reached its cap of {config.max_seconds:g} s at step {step} of {config.n_steps}")
         if step % config.evaluate_every and step != config.n_steps:
-            if train_seconds + time.perf_counter() - clock > config.max_seconds:
-                raise FitTimeout(
-                    f"the fit reached its cap of {config.max_seconds:g} s at step {step} of {config.n_steps}"
-                )
             continue
         train_loss, norm_mean = _means(losses, norms, step)
         synchronise(device)
@@ -223,7 +225,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def _means(losses: list[Tensor], norms: list[Tensor], step: int) -> tuple[float, float]:
-    """Means since the last row. Looked at once per row, not per step, so that a GPU is never waited for in between."""
+    """Means since the last row, looked at once per row: reading a number at every step would wait for a GPU."""
     values = torch.stack(losses).double().cpu()
     bad = (~values.isfinite()).nonzero()
     if len(bad):

@@ -39,11 +39,11 @@ def configure(what: str, default: T, overrides: Mapping[str, Any]) -> T:
     kind: type = type(default)
     try:
         # Strict JSON rules: a list may stand for a tuple and an int for a float, but "20" is no number.
-        return cast(T, _adapter(kind).validate_json(json.dumps(merged), strict=True))
+        return cast(T, _adapter(kind).validate_json(json.dumps(merged, allow_nan=False), strict=True))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "parameters"
         message = first["msg"].removeprefix("Value error, ")
         raise InvalidParameter(f"{what}: {where}: {message}; got {first['input']!r}") from error
-    except TypeError as error:
-        raise InvalidParameter(f"{what}: {error}") from error
+    except (TypeError, ValueError) as error:  # a date, a set; or an infinite number, which no record could hold
+        raise InvalidParameter(f"{what}: {error}; write null where a bound shall not apply") from error

@@ -36,13 +36,13 @@ PACKAGES = (
 
 @cache
 def code_digest(task: str, model: str) -> str:
-    """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, and
-    trial.ipynb. The registries are left out: adding a model makes no other model's results stale."""
+    """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, the
+    experiment, and trial.ipynb. The registries are left out: adding a model makes no other model's results stale."""
     roots = [models.entry(model).build.__module__, tasks.TASKS[task].__module__, *SHARED_CODE]
     reached: set[str] = set()
     for root in roots:
         _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
-    digest = hashlib.sha256(TRIAL_NOTEBOOK.read_bytes())
+    digest = hashlib.sha256(TRIAL_NOTEBOOK.read_bytes() + _source("benchmarks.experiment").read_bytes())
     for name in sorted(reached):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()
@@ -63,8 +63,9 @@ def _imports(module: str, packages: frozenset[str]) -> frozenset[str]:
     for node in ast.walk(ast.parse(_source(module).read_bytes())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), _package(module))
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return frozenset(name for name in found if name.split(".")[0] in packages and _is_module(name))
 
 
@@ -74,6 +75,12 @@ def _is_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False  # "package.module.attribute": an attribute, not a module
+
+
+def _package(module: str) -> str:
+    """The package that relative imports in a module start from."""
+    is_package = _source(module).name == "__init__.py"
+    return module if is_package else module.rpartition(".")[0]
 
 
 def _source(module: str) -> Path:

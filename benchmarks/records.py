@@ -20,6 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from benchmarks.trial import Trial
 
 SCHEMA = 1
+RESULT = "result.json"
+PENDING = "result.pending.json"
+"""A result that is complete while the notebook that made it is not yet saved; `promote` makes it the result."""
 
 
 class Status(StrEnum):
@@ -127,9 +130,25 @@ def write_atomically(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def write_result(folder: Path, result: Result) -> None:
+def write_result(folder: Path, result: Result, name: str = RESULT) -> None:
     """Writes result.json, last and atomically. Raises ValueError for a number that JSON cannot hold."""
-    write_atomically(folder / "result.json", json.dumps(asdict(result), indent=1, allow_nan=False))
+    write_atomically(folder / name, json.dumps(asdict(result), indent=1, allow_nan=False))
+
+
+def promote(folder: Path) -> None:
+    """Makes a pending result, where there is one, the folder's result."""
+    pending = folder / PENDING
+    if pending.exists():
+        write_atomically(folder / RESULT, pending.read_text())
+        pending.unlink()
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """env.json; empty where there is none or a kill tore it."""
+    try:
+        return json.loads((folder / "env.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def read_result(folder: Path) -> Result | None:

@@ -46,18 +46,32 @@ def build(results: Path, suite: Suite, trials: list[Trial] | None = None) -> Pat
     """
     folder = results / suite.name
     folder.mkdir(parents=True, exist_ok=True)
-    planned = suite.trials() if trials is None else trials
-    content = {
-        **{"name": suite.name, "description": suite.description, "expected": suite.expected},
-        **{"parameter_budget": suite.parameter_budget, "trials": [asdict(trial) for trial in planned]},
-    }
-    records.write_atomically(folder / "suite.json", json.dumps(content))
+    records.write_atomically(folder / "suite.json", _content(suite, suite.trials() if trials is None else trials))
     tables.write_csv(open_study(results, suite.name).matrix, folder / "table.csv")
     with tempfile.TemporaryDirectory() as scratch:
         executed = _execute(Path(scratch), results, suite.name)
         records.write_atomically(folder / "report.html", to_html(executed, f"rnnbench: {suite.name}"))
         shutil.copyfile(executed, folder / "report.ipynb")
     return folder / "report.html"
+
+
+def is_current(results: Path, suite: Suite, trials: list[Trial]) -> bool:
+    """Whether report.html is about these trials and younger than every result that it shows."""
+    page, about = results / suite.name / "report.html", results / suite.name / "suite.json"
+    if not page.exists() or not about.exists() or about.read_text() != _content(suite, trials):
+        return False
+    files = (records.run_folder(results, trial.id) / records.RESULT for trial in trials)
+    return all(page.stat().st_mtime >= path.stat().st_mtime for path in files if path.exists())
+
+
+def _content(suite: Suite, trials: list[Trial]) -> str:
+    """suite.json: what a report is about."""
+    return json.dumps(
+        {
+            **{"name": suite.name, "description": suite.description, "expected": suite.expected},
+            **{"parameter_budget": suite.parameter_budget, "trials": [asdict(trial) for trial in trials]},
+        }
+    )
 
 
 def open_study(results: Path | str, suite: str) -> Study:

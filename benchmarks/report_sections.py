@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -246,9 +244,7 @@ def environment_table(study: Study) -> Html:
     """What the trials ran on, from their own records; several values where they differ."""
     found: dict[str, Counter[str]] = {}
     for trial_id in study.frame["trial_id"]:
-        path = records.run_folder(study.results, trial_id) / "env.json"
-        content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        for name, value in content.items():
+        for name, value in records.read_environment(records.run_folder(study.results, trial_id)).items():
             found.setdefault(name, Counter())[str(value)] += 1
     rows = [
         (name, "\n".join(value if len(values) == 1 else f"{value} ({n} trials)" for value, n in values.most_common()))

@@ -80,7 +80,7 @@ class Suite:
             for grid in self.grids:
                 for task in grid.tasks:
                     for model in grid.models:
-                        if (models and model.name not in models) or (tasks and task.name not in tasks):
+                        if model.name not in (models or [model.name]) or task.name not in (tasks or [task.name]):
                             continue
                         first = self._trial(task, model, device)
                         for seed in grid.seeds if seeds is None else range(seeds):
@@ -95,6 +95,8 @@ class Suite:
         return specify(task.name, model.name, 0, self.parameter_budget, device, overrides)
 
     def _refuse_unknown(self, kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:
+        if wanted is not None and not wanted:
+            raise InvalidParameter(f"{kind}s: name at least one, or leave the option out")
         for name in wanted or ():
             if name not in known:
                 raise UnknownName(f"{kind} of suite {self.name}", name, set(known))
@@ -115,6 +117,8 @@ def load(name_or_path: str) -> Suite:
         raise InvalidParameter(f"{path}: no such suite file")
     with _located(path.name):
         suite = _parse(path)
+        if suite.name in Suite.names() and path.resolve() != FOLDER / f"{suite.name}.yaml":
+            raise InvalidParameter(f"name: {suite.name!r} is a suite of the project; give yours another name")
     suite.trials(seeds=1, device="cpu")
     return suite
 

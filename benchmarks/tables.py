@@ -185,11 +185,12 @@ def _leader(cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def finished(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
-    """(task, model) → seed → primary metric of the trials that finished."""
+    """(task, model) → seed → primary metric of the trials that finished, stale ones left out: what may be compared."""
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for task, model, seed, status, value in frame[["task", "model", "seed", "status", "value"]].itertuples(index=False):
+    columns = ["task", "model", "seed", "status", "value", "stale"]
+    for task, model, seed, status, value, stale in frame[columns].itertuples(index=False):
         cell = found.setdefault((task, model), {})
-        if status == Status.OK:
+        if status == Status.OK and not stale:
             cell[seed] = value
     return found
 

@@ -10,6 +10,7 @@ ledger beside the report remembers what is logged, so that a run with nothing ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -57,8 +58,9 @@ class Ledger:
         self.uri = tracking_uri(results)
         self.logged: dict[str, str] = {}
         if self.path.exists() and not self._store_is_gone():
-            content = json.loads(self.path.read_text())
-            self.logged = content["logged"] if content["uri"] == self.uri else {}
+            with contextlib.suppress(ValueError):  # a torn ledger is no ledger: the store itself says what it holds
+                content = json.loads(self.path.read_text())
+                self.logged = content["logged"] if content["uri"] == self.uri else {}
 
     def _store_is_gone(self) -> bool:
         return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -102,7 +104,9 @@ class Store:
             page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
             for run in page:
                 tags = run.data.tags
-                if "trial_id" in tags:
+                if tags.get("trial_id") in self.children:  # what a killed writer had begun again
+                    self.client.delete_run(run.info.run_id)
+                elif "trial_id" in tags:
                     self.children[tags["trial_id"]] = (run.info.run_id, tags.get("result_digest", ""))
                 elif "cell" in tags:
                     self.parents[tags["cell"]] = run.info.run_id
@@ -193,8 +197,7 @@ def _run_status(status: Status) -> str:
 
 
 def _tags(trial: Trial, result: Result, folder: Path) -> dict[str, str]:
-    environment = folder / "env.json"
-    commit = json.loads(environment.read_text()).get("git_commit") if environment.exists() else None
+    commit = records.read_environment(folder).get("git_commit")
     return {
         **{"trial_id": trial.id, "task": trial.task, "model": trial.model, "seed": str(trial.seed)},
         **{"family": models.entry(trial.model).family, "status": str(result.status), "device": trial.device},
@@ -250,25 +253,29 @@ class Tracker:
     Nothing that the store does can hurt a trial: the first error ends the mirroring, and `close` says how to catch up.
     """
 
-    def __init__(self, results: Path, suite_name: str) -> None:
+    def __init__(self, results: Path, suite_name: str, trials: list[Trial]) -> None:
+        """trials: those of the whole suite, over which the parent runs are summarised."""
         self.results = results
         self.suite = suite_name
+        self.trials = trials
         self.ledger = Ledger(results, suite_name)
         self.problem: str | None = None
         self._waiting: queue.SimpleQueue[tuple[Trial, Result] | None] = queue.SimpleQueue()
-        self._submitted: list[Trial] = []
         self._thread: threading.Thread | None = None
 
     def submit(self, trial: Trial, result: Result) -> None:
-        """Hands over a trial whose result.json is written. One that is logged already costs one small file's digest."""
-        self._submitted.append(trial)
-        digest = records.file_digest(records.run_folder(self.results, trial.id) / "result.json")
-        if digest is None or self.ledger.logged.get(trial.id) == digest:
+        """Hands over a trial whose result.json is written."""
+        if self.is_logged(trial):
             return
         self._waiting.put((trial, result))
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
             self._thread.start()
+
+    def is_logged(self, trial: Trial) -> bool:
+        """Whether the store holds the trial's result as it is: a look at one small file and at the ledger."""
+        digest = records.file_digest(records.run_folder(self.results, trial.id) / "result.json")
+        return digest is None or self.ledger.logged.get(trial.id) == digest
 
     def close(self) -> str | None:
         """Waits until all is written, at most DRAIN_SECONDS; a warning in one line if it was not."""
@@ -276,12 +283,14 @@ class Tracker:
             return None
         self._waiting.put(None)
         self._thread.join(DRAIN_SECONDS)
-        if self._thread.is_alive():
+        stuck, self._thread = self._thread.is_alive(), None
+        if stuck:
             self.problem = f"the store was still busy after {DRAIN_SECONDS:g} s"
         if self.problem is None:
             return None
         return (
-            f"MLflow at {self.ledger.uri}: {self.problem}; results are safe, catch up with: rnnbench sync {self.suite}"
+            f"MLflow at {self.ledger.uri}: {self.problem}; results are safe, catch up with: rnnbench sync {self.suite} "
+            "and the same --results and --device"
         )
 
     def _write(self) -> None:
@@ -297,7 +306,7 @@ class Tracker:
             while (item := self._waiting.get()) is not None:
                 store.log(*item)
                 self.ledger.logged[item[0].id] = store.children[item[0].id][1]
-            store.summarise(self._submitted)
+            store.summarise(self.trials)
         finally:
             self.ledger.save()
 

@@ -19,7 +19,9 @@ from benchmarks.fitting import FitConfig
 from benchmarks.parameters import InvalidParameter, configure
 from benchmarks.tasks.registry import task as build_task
 from models import registry
+from models.contract import Fit
 from models.names import UnknownName
+from models.sizing import backbone_parameters, size_to_budget
 
 Device = Literal["cpu", "cuda"]
 
@@ -90,6 +92,20 @@ def specify(
         seed=seed,
         device=resolve_device(device),
     )
+
+
+def check_buildable(trial: Trial) -> None:
+    """Raises InvalidParameter where the model cannot be built for the task, nothing being allocated for it."""
+    entry, task = registry.entry(trial.model), build_task(trial.task, trial.task_parameters)
+    kind = (task.input, task.target, task.causal)
+    if entry.fit is not Fit.GRADIENT or entry.refuses(*kind) is not None:
+        return
+    try:
+        config = configure(f"model {trial.model}", entry.config, trial.model_config)
+        sized, _ = size_to_budget(entry, *kind, config, trial.parameter_budget)
+        backbone_parameters(entry, *kind, sized)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        raise InvalidParameter(f"{trial.model} on {trial.task} cannot be built: {error}") from error
 
 
 def resolve_device(device: str) -> Device:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec
-from models.predictor import Backbone, NeuralPredictor
-from models.recurrent import required_width
+from models.predictor import Backbone, NeuralPredictor, required_width
 from models.windows import remember
 
 

@@ -1,4 +1,4 @@
-"""How an unknown name is refused: with the nearest known one."""
+"""How a name that cannot be used is refused: an unknown one with the nearest known one."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class UnknownName(ValueError):
         near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+class BrokenPlugin(ValueError):
+    """A package's entry point that does not load, or that takes another's name; the message names it."""

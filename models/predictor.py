@@ -70,3 +70,10 @@ class NeuralPredictor(Predictor):
 def count(module: nn.Module) -> int:
     """Trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def required_width(width: int | None) -> int:
+    """The width as an int; raises where neither the configuration nor a budget gave one."""
+    if width is None:
+        raise ValueError("width is not set; give the trial a parameter_budget or the model a width")
+    return width

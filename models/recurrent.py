@@ -33,7 +33,7 @@ from models.contract import (
     accepts_all,
     refuses_causal,
 )
-from models.predictor import Backbone, NeuralPredictor
+from models.predictor import Backbone, NeuralPredictor, required_width
 
 Kind = Literal["rnn", "lstm", "gru"]
 LAYERS: dict[Kind, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -129,13 +129,6 @@ class Recurrent(Backbone):
         if not self.causal:
             return 0
         return self.n_states * self.layers.num_layers * self.layers.hidden_size * self.projection.weight.element_size()
-
-
-def required_width(width: int | None) -> int:
-    """The width as an int; raises where neither the configuration nor a budget gave one."""
-    if width is None:
-        raise ValueError("width is not set; give the trial a parameter_budget or the model a width")
-    return width
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 
 from models import convolutional, feed_forward, floors, hidden_markov, recurrent, transformer
 from models.contract import InputSpec, ModelEntry, Predictor, TargetSpec
-from models.names import UnknownName
+from models.names import BrokenPlugin, UnknownName
 
 ENTRIES: list[ModelEntry] = [
     *recurrent.ENTRIES,
@@ -30,10 +30,13 @@ def entries() -> dict[str, ModelEntry]:
     """Every registered model by name: the table above, then plug-ins in the order of their packages' names."""
     table = {entry.name: entry for entry in ENTRIES}
     for point in sorted(entry_points(group="rnnbench.models"), key=lambda point: point.name):
-        loaded = point.load()
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise BrokenPlugin(f"plug-in {point.value!r} does not load: {type(error).__name__}: {error}") from error
         for entry in loaded if isinstance(loaded, list) else [loaded]:
             if entry.name in table:
-                raise ValueError(f"plug-in {point.value!r} registers {entry.name!r}, which is taken; rename it")
+                raise BrokenPlugin(f"plug-in {point.value!r} registers {entry.name!r}, which is taken; rename it")
             table[entry.name] = entry
     return table
 

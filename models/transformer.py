@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec
-from models.predictor import Backbone, NeuralPredictor
-from models.recurrent import required_width
+from models.predictor import Backbone, NeuralPredictor, required_width
 from models.windows import remember
 
 

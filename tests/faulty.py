@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.execution import supervisor
+from benchmarks.experiment import InvalidMetric
+from benchmarks.fitting import Diverged, FitTimeout
 from benchmarks.trial import Overrides, Trial, specify
 from models.contract import Fit, InputSpec, ModelEntry, ParameterCounts, SelfFitting, SequenceBatch, State, TargetSpec
 
@@ -89,12 +91,30 @@ def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.fork()
+    with Path("deaf.pids").open("a") as file:  # beside the notebook, for the test to look at
+        file.write(f"{os.getpid()}\n")
     while True:
         time.sleep(0.1)
 
 
 def _memory() -> None:
     raise MemoryError
+
+
+def _gpu_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _diverged() -> None:
+    raise Diverged("the training loss was nan at step 7")
+
+
+def _fit_timeout() -> None:
+    raise FitTimeout("the fit reached its cap")
+
+
+def _invalid_metric() -> None:
+    raise InvalidMetric("accuracy is nan on the test split")
 
 
 def _full_disk() -> None:
@@ -111,6 +131,10 @@ FAULTS = {
     "hang": _hang,
     "deaf": _deaf,
     "memory": _memory,
+    "gpu_memory": _gpu_memory,
+    "diverged": _diverged,
+    "fit_timeout": _fit_timeout,
+    "invalid_metric": _invalid_metric,
     "full_disk": _full_disk,
 }
 

@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from benchmarks.execution import supervisor
+from benchmarks.execution.lock import FolderInUse, locked
 from benchmarks.execution.plan import plan, refusal
-from benchmarks.execution.supervisor import FolderInUse, StorageError, Summary
+from benchmarks.execution.supervisor import StorageError, Summary
 from benchmarks.records import Status, read_curve, read_result, run_folder
 from benchmarks.trial import Trial, specify
 from models import registry
@@ -63,6 +64,10 @@ def test_each_ending_of_a_trial_is_a_row_with_its_status_and_siblings_go_on(tmp_
         "kill": (Status.KERNEL_DIED, "SIGKILL"),
         "segfault": (Status.KERNEL_DIED, "SIGSEGV"),
         "memory": (Status.OOM_CPU, "MemoryError"),
+        "gpu_memory": (Status.OOM_GPU, "CUDA out of memory"),
+        "diverged": (Status.DIVERGED, "nan at step 7"),
+        "fit_timeout": (Status.TIMEOUT, "reached its cap"),
+        "invalid_metric": (Status.INVALID_METRIC, "accuracy is nan"),
     }
     trials = [faulty.trial(fault) for fault in expected]
     summary = execute(trials, tmp_path, notebook)
@@ -108,21 +113,20 @@ def test_a_hang_is_a_timeout_and_keeps_the_partial_curve(tmp_path: Path, noteboo
 
 @pytest.mark.slow
 def test_a_hang_that_ignores_signals_is_killed_with_its_children(tmp_path: Path, notebook: Path) -> None:
-    before = set(psutil.pids())
     trial = faulty.trial("deaf")
     summary = execute([trial], tmp_path, notebook, deadline_s=10.0)
     assert [result.status for result in summary.results] == [Status.TIMEOUT]
     assert "SIGKILL" in str(summary.results[0].reason)
-    started = [process for process in psutil.process_iter() if process.pid not in before]
-    assert not [process for process in started if _session_of(process) == process.pid and process.is_running()]
+    pids = [int(line) for line in (notebook.parent / "deaf.pids").read_text().split()]
+    assert len(pids) == 2
+    assert _wait_until(lambda: not any(_is_alive(pid) for pid in pids), 5)
 
 
-def _session_of(process: psutil.Process) -> int:
-    """Workers lead sessions of their own; 0 for a process that is gone."""
+def _is_alive(pid: int) -> bool:
     try:
-        return os.getsid(process.pid)
-    except ProcessLookupError:
-        return 0
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_second_run_runs_only_what_has_no_valid_result(tmp_path: Path, notebook: Path) -> None:
@@ -190,7 +194,7 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path, notebo
 
 
 def test_a_second_run_over_one_folder_is_refused_and_names_the_first(tmp_path: Path, notebook: Path) -> None:
-    with supervisor._locked(tmp_path), pytest.raises(FolderInUse, match=f"process {os.getpid()} "):
+    with locked(tmp_path), pytest.raises(FolderInUse, match=f"process {os.getpid()} "):
         execute([faulty.trial("none")], tmp_path, notebook)
     assert execute([], tmp_path, notebook).results == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
@@ -13,6 +14,7 @@ from synthetic_runs import trials, write_failure, write_mixed, write_run
 from benchmarks import report, tables
 from benchmarks import report_sections as sections
 from benchmarks.records import Status
+from benchmarks.suite import load
 from benchmarks.trial import Trial
 
 HOSTILE = "<script>alert('x')</script>"
@@ -178,3 +180,18 @@ def test_the_suite_is_recorded_beside_the_page(page):
     content = json.loads((page.parent / "suite.json").read_text())
     assert content["name"] == "invented"
     assert len(content["trials"]) == 30
+
+
+def test_a_report_is_current_for_its_own_trials_and_until_a_newer_result(tmp_path):
+    suite = load("smoke")
+    planned = suite.trials(device="cpu")
+    assert not report.is_current(tmp_path, suite, planned)
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "suite.json").write_text(report._content(suite, planned))
+    page = tmp_path / "smoke" / "report.html"
+    page.write_text("a page")
+    assert report.is_current(tmp_path, suite, planned)
+    assert not report.is_current(tmp_path, suite, planned[1:])
+    write_run(tmp_path, planned[0])
+    os.utime(page, (0, 0))
+    assert not report.is_current(tmp_path, suite, planned)

@@ -27,7 +27,7 @@ from synthetic_runs import trials
 from benchmarks import records
 from benchmarks.tracking import Tracker
 results = Path(sys.argv[1])
-tracker = Tracker(results, "suite")
+tracker = Tracker(results, "suite", trials(("lstm", "hmm"), ("adding", "recall"), 2))
 for trial in trials(("lstm", "hmm"), ("adding", "recall"), 2):
     tracker.submit(trial, records.read_result(records.run_folder(results, trial.id)))
 assert tracker.close() is None
@@ -54,7 +54,7 @@ def store(tmp_path_factory):
 
 
 def mirror(results, suite, planned):
-    tracker = Tracker(results, suite)
+    tracker = Tracker(results, suite, planned)
     for trial in planned:
         tracker.submit(trial, records.read_result(records.run_folder(results, trial.id)))
     return tracker

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from benchmarks import provenance, records, seeding
 from benchmarks.parameters import InvalidParameter
 from benchmarks.records import Gap, Result, Status, TornResult
-from benchmarks.trial import Overrides, specify
+from benchmarks.trial import Overrides, check_buildable, specify
+from models import registry
 from models.names import UnknownName
 
 
@@ -72,6 +73,9 @@ def test_an_id_is_the_same_in_another_process_and_after_a_round_trip_through_jso
         ({"overrides": Overrides(model_config={"initialisation": "ortho"})}, InvalidParameter, "initialisation"),
         ({"overrides": Overrides(fit={"n_steps": 0})}, InvalidParameter, "n_steps must be positive"),
         ({"overrides": Overrides(fit={"n_steps": "300"})}, InvalidParameter, "fit: n_steps"),
+        ({"overrides": Overrides(fit={"max_seconds": float("inf")})}, InvalidParameter, "write null"),
+        ({"overrides": Overrides(fit={"learning_rate": float("nan")})}, InvalidParameter, "fit: "),
+        ({"overrides": Overrides(fit={"clip_norm": -1.0})}, InvalidParameter, "clip_norm must be positive"),
         ({"seed": "0"}, InvalidParameter, "seed"),
         ({"seed": -1}, InvalidParameter, "seed"),
         ({"seed": True}, InvalidParameter, "seed"),
@@ -83,6 +87,43 @@ def test_what_cannot_be_is_refused_in_one_sentence(arguments, error, message):
     with pytest.raises(error, match=message) as raised:
         specify(**(valid | arguments))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "budget", "config", "message"),
+    [
+        ("lstm", None, {}, "width is not set"),
+        ("transformer", 10, {}, "raise it"),
+        ("transformer", None, {"width": 5}, "not a multiple"),
+        ("tcn", 2000, {"kernel_size": 1}, "tcn on adding cannot be built"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_before_anything_runs(model, budget, config, message):
+    with pytest.raises(InvalidParameter, match=message):
+        check_buildable(specify("adding", model, 0, budget, "cpu", Overrides(model_config=config)))
+
+
+def test_what_can_be_built_or_is_refused_by_the_model_itself_passes():
+    for model in registry.entries():
+        check_buildable(specify("adding", model, 0, 2000, "cpu"))
+
+
+def test_a_pending_result_is_none_until_it_is_promoted(tmp_path):
+    trial = specify("adding", "floor", 0, None, "cpu")
+    folder = tmp_path / trial.id
+    folder.mkdir()
+    records.write_result(folder, result_of(trial), records.PENDING)
+    assert records.read_result(folder) is None
+    records.promote(folder)
+    assert records.read_result(folder) == result_of(trial)
+    assert [path.name for path in folder.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"git_com', b"\xff\xfe"])
+def test_a_torn_environment_is_an_unknown_one(tmp_path, content):
+    if content is not None:
+        (tmp_path / "env.json").write_bytes(content)
+    assert records.read_environment(tmp_path) == {}
 
 
 def test_a_result_reads_back_as_it_was_written(tmp_path):

@@ -8,10 +8,14 @@ Nothing here may run a torch operation, start a thread, draw a figure or touch a
 # ruff: noqa: F401
 
 import os
+import signal
 
 from benchmarks.execution.lifeline import COORDINATOR, die_with_parent
 
-if COORDINATOR in os.environ:  # the fork server would notice only after the seconds that the imports take
+# Ctrl-C reaches the whole process group; what it means is the coordinator's to say.
+if COORDINATOR in os.environ:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By itself the fork server would notice only after the seconds that the imports take.
     die_with_parent(int(os.environ[COORDINATOR]))
 
 # Before matplotlib is imported: figures go into the notebook. The backend itself must first be loaded inside a kernel,

@@ -5,7 +5,6 @@ Whatever happens to a trial becomes a row; whatever happens to the supervisor, t
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -25,9 +24,10 @@ from typing import Any
 from benchmarks import provenance
 from benchmarks.execution import fork_kernel
 from benchmarks.execution.lifeline import COORDINATOR
+from benchmarks.execution.lock import locked
 from benchmarks.execution.plan import plan, quarantine, refusal
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
-from benchmarks.records import Result, Status, TornResult, failure, read_result, run_folder, write_result
+from benchmarks.records import RESULT, Result, Status, TornResult, failure, read_result, run_folder, write_result
 from benchmarks.trial import Trial
 
 TRIES = 3
@@ -40,10 +40,6 @@ ESCALATION = ((0.0, signal.SIGINT), (4.0, signal.SIGTERM), (8.0, signal.SIGKILL)
 """Seconds after the deadline, and what is sent then. Python code stops at the first, most others at the second."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-
-
-class FolderInUse(RuntimeError):
-    """Another run works in the results folder; the message names it."""
 
 
 class StorageError(RuntimeError):
@@ -78,6 +74,7 @@ def run(
     results: Path,
     workers: int | None = None,
     on_result: Callable[[Trial, Result], None] = lambda trial, result: None,
+    on_reused: Callable[[Trial, Result], None] = lambda trial, result: None,
     notebook: Path = provenance.TRIAL_NOTEBOOK,
     deadline_s: float | None = None,
     forked: bool | None = None,
@@ -85,16 +82,18 @@ def run(
     """Runs what has no valid result.
 
     digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this
-    thread with each new row. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether
-    kernels are forked; None: where the platform allows it.
+    thread with each new row, on_reused with each valid one from before. deadline_s: for the whole trial; None: its
+    fit's max_seconds and a margin. forked: whether kernels are forked; None: where the platform allows it.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
     """
     with _storage_checked(results):
         results.mkdir(parents=True, exist_ok=True)
-        with _locked(results), tempfile.TemporaryDirectory(prefix="rnnbench-") as scratch:
+        with locked(results), tempfile.TemporaryDirectory(prefix="rnnbench-") as scratch:
             found = plan(trials, digests, results)
+            for trial, result in found.done:
+                on_reused(trial, result)
             moved = [quarantine(results, trial.id) for trial, _ in found.torn]
             supervisor = _Supervisor(
                 digests, results, on_result, notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
@@ -123,24 +122,6 @@ def _storage_checked(results: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _locked(results: Path) -> Iterator[None]:
-    """An exclusive lock on the folder. The operating system frees it with its owner, however that ends."""
-    with (results / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise FolderInUse(
-                f"process {file.read().strip() or 'unknown'} is running trials in {results}; wait for it, or give "
-                "another folder with --results"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 @dataclass
 class _Running:
     """A worker at work. deadline: on the monotonic clock. sent: how many steps of `ESCALATION` it was given."""
@@ -153,7 +134,8 @@ class _Running:
     def signal(self, signum: int) -> None:
         """To the worker, which passes it on; SIGKILL goes to the whole process group."""
         if signum != signal.SIGKILL:
-            os.kill(self.pid, signum)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(self.pid, signum)
             return
         self.process.kill()
         self.sweep()
@@ -235,6 +217,8 @@ class _Supervisor:
 
     def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
         self.tries[trial.id] += 1
+        # A worker that dies before it has begun must not leave an older result to be taken for its own.
+        (run_folder(self.results, trial.id) / RESULT).unlink(missing_ok=True)
         job = Job(
             trial=trial,
             code_digest=self.digests[trial.id],

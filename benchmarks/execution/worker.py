@@ -25,30 +25,47 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, import
 
 import nbformat
 import papermill
+import torch
 import zmq
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from benchmarks.execution.fork_kernel import WaitingKernel, manager
-from benchmarks.records import Status, failure, write_result
+from benchmarks.experiment import InvalidMetric
+from benchmarks.fitting import Diverged, FitTimeout
+from benchmarks.records import Status, failure, promote, write_atomically, write_result
 from benchmarks.trial import Trial
 
 STORAGE_EXIT = 74
 """Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
 
 STORAGE_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EEXIST,
+    }
 )
 """Errors of a disk that is full or broken, or of a folder that is read-only or gone."""
 
-_STATUS_OF = {
-    "Diverged": Status.DIVERGED,
-    "FitTimeout": Status.TIMEOUT,
-    "InvalidMetric": Status.INVALID_METRIC,
-    "MemoryError": Status.OOM_CPU,
-    "OutOfMemoryError": Status.OOM_GPU,
-    "KeyboardInterrupt": Status.INTERRUPTED,
+_STATUS_OF: dict[str, Status] = {
+    kind.__name__: status
+    for kind, status in (
+        (Diverged, Status.DIVERGED),
+        (FitTimeout, Status.TIMEOUT),
+        (InvalidMetric, Status.INVALID_METRIC),
+        (MemoryError, Status.OOM_CPU),
+        (torch.OutOfMemoryError, Status.OOM_GPU),
+        (KeyboardInterrupt, Status.INTERRUPTED),
+    )
 }
+"""By name: an exception comes out of the kernel as text."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +96,8 @@ def main(job: Job) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda number, frame: _pass_on(kernel, number))
-        (job.folder / "spec.json").write_text(json.dumps(asdict(job.trial), indent=1))
-        (job.folder / "env.json").write_text(json.dumps(job.environment, indent=1))
+        write_atomically(job.folder / "spec.json", json.dumps(asdict(job.trial), indent=1))
+        write_atomically(job.folder / "env.json", json.dumps(job.environment, indent=1))
         ending = _execute(job, kernel)
         if kernel is not None:
             kernel.stop()
@@ -135,6 +152,7 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
         return Status.KERNEL_DIED, _with_log(reason, job.folder)
     except (RuntimeError, zmq.ZMQError) as error:
         return Status.INFRA_ERROR, _with_log(f"the kernel did not start: {error}", job.folder)
+    promote(job.folder)
     if not (job.folder / "result.json").exists():
         return Status.INCOMPLETE, "the notebook ended without writing a result"
     return None
