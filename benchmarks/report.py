@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from benchmarks import records, tables
-from benchmarks.report_sections import Study
 from benchmarks.trial import Trial
 
 if TYPE_CHECKING:
+    from benchmarks.report_sections import Study
     from benchmarks.suite import Suite
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "report.ipynb"
@@ -76,6 +76,8 @@ def _content(suite: Suite, trials: list[Trial]) -> str:
 
 def open_study(results: Path | str, suite: str) -> Study:
     """The suite as `build` recorded it in results/<suite>/suite.json, with the tables of its run folders."""
+    from benchmarks.report_sections import Study  # with seaborn, which asking `is_current` need not wait for
+
     path = Path(results) / suite / "suite.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; run `rnnbench report {suite}` once")
