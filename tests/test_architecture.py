@@ -97,3 +97,8 @@ def test_no_document_or_source_file_holds_a_path_of_some_machine():
     for path in [*SOURCES, *ROOT.glob("*.md"), *ROOT.glob("tests/*.py"), ROOT / "Makefile"]:
         if path.name != "test_architecture.py":
             assert not re.search(r"/work/|/root/|\.\./shared", path.read_text()), path
+
+
+def test_no_document_has_a_gap_left_to_fill():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("results/*.md"), *ROOT.glob("benchmarks/suites/*.yaml")]:
+        assert not re.search(r"^[A-Z_]{6,}$|TIME_|TODO|FIXME", path.read_text(), re.MULTILINE), path

@@ -80,14 +80,16 @@ def test_figures_of_no_trial_and_of_one_draw(tmp_path, n):
     planned = trials(("lstm",), ("adding",), 1)[:n]
     for trial in planned:
         write_run(tmp_path, trial)
-    draw_all(tables.frame(tmp_path, planned), tmp_path)
+    *drawn, _ = draw_all(tables.frame(tmp_path, planned), tmp_path)
+    assert all(figure.get_suptitle() for figure in drawn)
 
 
 def test_figures_of_failures_alone_draw(tmp_path):
     planned = trials(("lstm", "gru"), ("adding",), 2)
     for trial in planned:
         write_failure(tmp_path, trial, Status.ERROR, "ValueError: no")
-    draw_all(tables.frame(tmp_path, planned), tmp_path)
+    *drawn, sweep = draw_all(tables.frame(tmp_path, planned), tmp_path)
+    assert sweep is None and all(figure.get_suptitle() for figure in drawn)
 
 
 def test_families_have_colours_of_their_own_and_models_of_one_family_differ():
