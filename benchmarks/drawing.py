@@ -19,6 +19,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import tables
+
 _PALETTE = sns.color_palette("colorblind").as_hex()
 FAMILIES = {
     "recurrent": _PALETTE[0],
@@ -142,9 +144,12 @@ def reference_lines(ax: Axes, cell: pd.DataFrame, vertical: bool) -> None:
 
 
 def seeds_text(frame: pd.DataFrame) -> str:
-    """ "n = 3 seeds", or "n = 1 seed, no uncertainty"."""
-    n = frame["seed"].nunique()
-    return "n = 1 seed, no uncertainty" if n == 1 else f"n = {n} seeds"
+    """ "n = 3 seeds", "n = 2 to 3 seeds" where some did not finish, or "n = 1 seed, no uncertainty"."""
+    finished = tables.usable(frame)
+    counts = finished.groupby(["task", "model"])["seed"].nunique()
+    if counts.empty or counts.max() == 1:
+        return "n = 1 seed, no uncertainty" if len(counts) else "n = 0 seeds"
+    return f"n = {' to '.join(str(n) for n in sorted({counts.min(), counts.max()}))} seeds"
 
 
 def trained_span(ax: Axes, trained: int) -> None:

@@ -192,7 +192,7 @@ def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[fl
 def read_curves(frame: pd.DataFrame, results: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """(task, model) → validation metric, steps × seeds. A seed that stopped early keeps its last value to the end."""
     series: dict[tuple[str, str], dict[int, pd.Series]] = {}
-    for trial in frame[frame["status"] == Status.OK].itertuples():
+    for trial in tables.usable(frame).itertuples():
         rows = records.read_curve(records.run_folder(results, trial.trial_id))
         if rows:
             values = pd.Series([row["validation"] for row in rows], [row["step"] for row in rows], dtype=float)
@@ -202,7 +202,8 @@ def read_curves(frame: pd.DataFrame, results: Path) -> dict[tuple[str, str], pd.
 
 def length_sweep(frame: pd.DataFrame) -> Drawing | None:
     """The primary metric against tested length, a panel per task that has lengths; None where no task has."""
-    swept = frame[(frame["status"] == Status.OK) & frame["length_sweep"].map(bool)]
+    done = tables.usable(frame)
+    swept = done[done["length_sweep"].map(bool)]
     if swept.empty:
         return None
     look = styles(frame)

@@ -228,7 +228,8 @@ def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str,
 
 def gap_table(study: Study) -> Html:
     """Excess over the Bayes optimum where it is known: mean over seeds, and each seed's own paired interval."""
-    ok = study.frame[study.frame["gap"].notna()]
+    done = tables.usable(study.frame)
+    ok = done[done["gap"].notna()]
     rows = []
     for (task, model), cell in ok.groupby(["task", "model"], sort=False):
         mean, low, high = t_interval(cell["gap"].astype(float))

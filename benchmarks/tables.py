@@ -187,12 +187,16 @@ def _leader(cells: list[dict[str, Any]]) -> dict[str, Any]:
 def finished(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
     """(task, model) → seed → primary metric of the trials that finished, stale ones left out: what may be compared."""
     found: dict[tuple[str, str], dict[int, float]] = {}
-    columns = ["task", "model", "seed", "status", "value", "stale"]
-    for task, model, seed, status, value, stale in frame[columns].itertuples(index=False):
-        cell = found.setdefault((task, model), {})
-        if status == Status.OK and not stale:
-            cell[seed] = value
+    for task, model in frame[["task", "model"]].itertuples(index=False):
+        found.setdefault((task, model), {})
+    for task, model, seed, value in usable(frame)[["task", "model", "seed", "value"]].itertuples(index=False):
+        found[task, model][seed] = value
     return found
+
+
+def usable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that may be compared: finished, and made by the code as it is."""
+    return frame[(frame["status"] == Status.OK) & ~frame["stale"].astype(bool)]
 
 
 SUMMARY = [
