@@ -7,10 +7,11 @@ checkpoint by validation kept. It is given the training and validation splits an
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,7 +137,7 @@ def fit(
         train_seconds += now - clock
         result = evaluate(predictor, target, (primary,), validation, device)
         value = result.values()[primary.name]
-        if not all(map(_is_finite, (value, result.loss))):
+        if not all(map(math.isfinite, (value, result.loss))):
             raise Diverged(f"validation gave {primary.name} {value} and loss {result.loss} at step {step}")
         key = (value if primary.direction == "higher" else -value, -result.loss)
         improved = best_key is None or key > best_key
@@ -232,7 +233,3 @@ def _means(losses: list[Tensor], norms: list[Tensor], step: int) -> tuple[float,
         first = step - len(values) + 1 + int(bad[0])
         raise Diverged(f"the training loss was {values[bad[0]].item()} at step {first}")
     return float(values.mean()), float(torch.stack(norms).double().mean())
-
-
-def _is_finite(value: Any) -> bool:
-    return value == value and abs(value) != float("inf")

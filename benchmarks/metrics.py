@@ -6,7 +6,6 @@ terms, so that two predictors can be compared pairwise on the same test set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -74,13 +73,3 @@ def absolute_error(unit: str, scale: float = 1.0, margin: float = 0.01) -> Metri
         return ((outputs.double() - targets.double()) * scale).abs().mean(-1)
 
     return Metric("mae", unit, "lower", "mean absolute error over all steps of the horizon", margin, terms)
-
-
-def at_scored(outputs: Tensor, targets: Tensor, scored: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, T, K), (B, T, …) and the mask → (N, K), (N, …)."""
-    return outputs[scored], targets[scored]
-
-
-def finite(value: float) -> bool:
-    """Whether a metric may be recorded."""
-    return math.isfinite(value)
