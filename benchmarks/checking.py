@@ -7,8 +7,8 @@ Each invariant is stated once, as a function that returns the largest relative e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from benchmarks.seeding import torch_generator
 from models import registry
 from models.contract import (
     Binary,
+    Choice,
     Classes,
     Fit,
     InputSpec,
@@ -97,15 +98,34 @@ class Subject:
 
 
 def check(name: str) -> Iterator[Finding]:
-    """Every invariant over every kind of task that the model takes; raises UnknownName."""
+    """Every invariant over every kind of task that the model takes, then every option on one causal kind and one that gives
+    the whole sequence, in float64; raises UnknownName."""
     entry = registry.entry(name)
+    taken = []
     for kind in KINDS:
         refusal = entry.refuses(*kind)
         if refusal is not None:
             yield Finding("refuses with a reason", str(kind), bool(refusal.strip()), refusal)
             continue
+        taken.append(kind)
         for dtype, tolerance in TOLERANCES.items():
             yield from _findings(entry, kind, dtype, tolerance)
+    for kind in {kind.causal: kind for kind in reversed(taken)}.values():
+        for option, config in options(entry):
+            for finding in _findings(replace(entry, config=config), kind, torch.float64, TOLERANCES[torch.float64]):
+                yield finding._replace(kind=f"{kind}; {option}")
+
+
+def options(entry: ModelEntry) -> Iterator[tuple[str, Any]]:
+    """Every configuration that differs from the default in one option, and what differs: each other literal and flag, and
+    each other count that tuning may choose. Shares of dropout are not among them: in evaluation nothing is dropped."""
+    for name, kind in get_type_hints(type(entry.config)).items():
+        default, tuned = getattr(entry.config, name), entry.search_space.get(name)
+        values = {False, True} if kind is bool else set(get_args(kind)) if get_origin(kind) is Literal else set()
+        if isinstance(tuned, Choice):
+            values |= {value for value in tuned.values if not isinstance(value, float)}
+        for value in sorted(values - {default}, key=str):
+            yield f"{name}={value}", replace(entry.config, **{name: value})
 
 
 def _findings(entry: ModelEntry, kind: Kind, dtype: torch.dtype, tolerance: float) -> Iterator[Finding]:
