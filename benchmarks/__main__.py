@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from benchmarks.execution.plan import Plan
     from benchmarks.execution.supervisor import Summary
+    from benchmarks.finished import Outcome
     from benchmarks.records import Result
     from benchmarks.suite import Suite
     from benchmarks.tracking import Tracker
@@ -125,7 +126,16 @@ def run(
     report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
-    from benchmarks.execution.display import show_plan, show_results
+    from benchmarks.finished import Outcome, Run
+
+    narrowed = models or tasks or seeds or dry_run or not report
+    asked = None if narrowed else Run(suite, device.value, results)
+    kept = asked.recall() if asked else None
+    if kept is not None:
+        _show(kept)
+        return
+
+    from benchmarks.execution.display import closing_table, show_plan
     from benchmarks.execution.plan import plan
     from benchmarks.suite import load
     from benchmarks.tracking import Tracker
@@ -147,12 +157,12 @@ def run(
     summary = _execute(tracker, trials, found, digests, _Options(results, workers))
     if summary is not None and summary.stopped_by is not None:
         _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
-    n_failed = show_results(trials, results)
-    if report:
-        _refresh_report(chosen, whole, results)
-    typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
-    if n_failed:
-        raise typer.Exit(FAILED)
+    table, n_failed = closing_table(trials, results)
+    page = _refresh_report(chosen, whole, results) if report else None
+    outcome = Outcome(table, n_failed, str(page) if page else None)
+    if asked and all(map(tracker.is_logged, trials)):
+        asked.remember([trial.id for trial in trials], outcome)
+    _show(outcome)
 
 
 @app.command()
@@ -233,12 +243,22 @@ def _supervise(
         _stop(str(error), INFRASTRUCTURE)
 
 
-def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> None:
+def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> Path:
     """Builds the report of the whole suite unless it is about these trials and younger than every result it shows."""
     from benchmarks.report import build, is_current
 
     page = results / suite.name / "report.html"
-    typer.echo(f"Report: {page if is_current(results, suite, trials) else build(results, suite, trials)}")
+    return page if is_current(results, suite, trials) else build(results, suite, trials)
+
+
+def _show(outcome: Outcome) -> None:
+    """The end of a run: its table, where to look further, and the exit code."""
+    typer.echo(outcome.table, nl=False)
+    if outcome.report:
+        typer.echo(f"Report: {outcome.report}")
+    typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
+    if outcome.n_failed:
+        raise typer.Exit(FAILED)
 
 
 def _warn(warning: str | None) -> None:

@@ -43,14 +43,15 @@ class Progress:
         self._bar.advance(self._task)
 
 
-def show_results(trials: list[Trial], results: Path) -> int:
-    """Prints the matrix and the counts by status; returns how many trials failed or have no result."""
+def closing_table(trials: list[Trial], results: Path) -> tuple[str, int]:
+    """The matrix and the counts by status, as the terminal takes them; and how many trials failed or have no result."""
     frame = tables.frame(results, trials)
-    console = Console()
-    console.print(tables.render(tables.matrix(frame), frame))
     counts = Counter(str(status) for status in frame["status"])
-    console.print(f"{len(trials)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
-    return sum(n for status, n in counts.items() if status not in _GOOD)
+    console = Console()
+    with console.capture() as captured:
+        console.print(tables.render(tables.matrix(frame), frame))
+        console.print(f"{len(trials)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
+    return captured.get(), sum(n for status, n in counts.items() if status not in _GOOD)
 
 
 def show_plan(plan: Plan, results: Path) -> None:
