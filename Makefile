@@ -14,7 +14,7 @@ STAMP := .venv/.stamp$(TORCH:%=-torch-%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench report dashboard lab test test-slow check clean
+.PHONY: help bench report dashboard lab test test-slow perf check clean
 
 help: ## print this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ test: $(STAMP) ## run the tests, minutes on two cores
 
 test-slow: $(STAMP) ## run the slow tests: kills, timeouts, whole suites
 	$(BIN)/python -m pytest -m slow
+
+perf: $(STAMP) ## print how fast models are beside bare torch.nn and hmmlearn; on an idle machine
+	@for script in tests/perf_*.py; do echo; $(BIN)/python $$script || exit 1; done
 
 check: $(STAMP) ## lint, formatting and types
 	$(BIN)/ruff check .

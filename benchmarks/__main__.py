@@ -64,10 +64,21 @@ OnDevice = Annotated[Device, typer.Option(help="where trials run; auto is a GPU 
 
 
 @app.command("list")
-def list_registered(what: Registry) -> None:
+def list_registered(
+    what: Registry,
+    markdown: Annotated[bool, typer.Option("--markdown", help="models only: as the page models/README.md")] = False,
+) -> None:
     """List the registered models or tasks, or the suites."""
     from rich.console import Console
     from rich.table import Table
+
+    if markdown:
+        from benchmarks.catalogue import markdown as page
+
+        if what is not Registry.MODELS:
+            _stop("--markdown: only models have such a page", USAGE)
+        typer.echo(page(), nl=False)
+        return
 
     rows: list[tuple[str, ...]]
     if what is Registry.SUITES:
@@ -76,10 +87,9 @@ def list_registered(what: Registry) -> None:
         header: tuple[str, ...] = ("suite", "trials", "description")
         rows = [(x.name, str(len(x.trials(device="cpu"))), x.description) for x in map(load, Suite.names())]
     elif what is Registry.MODELS:
-        from models import registry as models
+        from benchmarks import catalogue
 
-        header = ("model", "family", "what it is", "source")
-        rows = [(x.name, x.family, x.summary, x.source) for x in models.entries().values()]
+        header, rows = catalogue.HEADER, [tuple(row) for row in catalogue.rows()]
     else:
         from benchmarks.tasks import registry as tasks
 
@@ -94,21 +104,26 @@ def list_registered(what: Registry) -> None:
 
 
 @app.command()
-def check(model: Annotated[str, typer.Argument(help="a registered model")]) -> None:
-    """Run the contract of models over one model and print what holds."""
+def check(model: Annotated[str | None, typer.Argument(help="a registered model; default: all")] = None) -> None:
+    """Run the contract of models over one model and print what holds; or over all, and print what does not."""
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks.checking import check as findings
+    from benchmarks import checking
 
-    table = Table("invariant", "on", "holds", "detail")
-    n_broken = 0
-    for finding in findings(model):
-        n_broken += not finding.passed
-        table.add_row(finding.invariant, finding.kind, "yes" if finding.passed else "[red]NO[/]", finding.detail)
-    console = Console()
-    console.print(table)
-    console.print(f"{model}: {n_broken} broken" if n_broken else f"{model} keeps the contract")
+    console, n_broken = Console(), 0
+    for name, findings in checking.check_all([model] if model else None):
+        broken = [finding for finding in findings if not finding.passed]
+        table = Table("invariant", "on", "holds", "detail")
+        for finding in findings if model else broken:
+            table.add_row(finding.invariant, finding.kind, "yes" if finding.passed else "[red]NO[/]", finding.detail)
+        if table.row_count:
+            console.print(table)
+        kept = f"keeps the contract: {len(findings)} findings"
+        console.print(
+            f"{name}: {len(broken)} of {len(findings)} broken" if broken else f"{name} {kept}", highlight=False
+        )
+        n_broken += len(broken)
     if n_broken:
         raise typer.Exit(FAILED)
 

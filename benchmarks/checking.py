@@ -6,7 +6,10 @@ Each invariant is stated once, as a function that returns the largest relative e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
 
@@ -62,6 +65,7 @@ KINDS = (
     Kind(RealInput(2, N_STEPS, 8), Real(1, "sequence"), False),
     Kind(RealInput(2, N_STEPS, 8), Real(6, "sequence", future=True), False),
     Kind(RealInput(3, N_STEPS, 8), Binary(4, "step"), True),
+    Kind(RealInput(3, N_STEPS, 8), Binary(3, "step", future=True), True),
     Kind(RealInput(3, N_STEPS, 8), Transcript(4), False),
     Kind(TokenInput(5, N_STEPS, 8), Classes(2, "sequence"), False),
     Kind(TokenInput(5, N_STEPS, 8), Classes(5, "step", future=True), True),
@@ -116,6 +120,24 @@ def check(name: str) -> Iterator[Finding]:
                 yield finding._replace(kind=f"{kind}; {option}")
 
 
+def check_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, list[Finding]]]:
+    """The findings of each model in turn, by default of every registered one, worked out on all cores; raises UnknownName."""
+    chosen = [registry.entry(name).name for name in names] if names else list(registry.entries())
+    # Fresh processes: a fork would inherit torch's threads. Small tensors gain nothing from more than one thread each.
+    context = multiprocessing.get_context("spawn")
+    workers = min(len(chosen), os.cpu_count() or 1)
+    if workers == 1:
+        torch.set_num_threads(1)
+        yield from ((name, _findings_of(name)) for name in chosen)
+        return
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        yield from zip(chosen, pool.map(_findings_of, chosen), strict=True)
+
+
+def _findings_of(name: str) -> list[Finding]:
+    return list(check(name))
+
+
 def options(entry: ModelEntry) -> Iterator[tuple[str, Any]]:
     """Every configuration that differs from the default in one option, and what differs: each other literal and flag, and
     each other count that tuning may choose. Shares of dropout are not among them: in evaluation nothing is dropped."""
@@ -158,7 +180,9 @@ def example_batch(kind: Kind, dtype: torch.dtype, generator: torch.Generator) ->
     valid = valid_steps(lengths, N_STEPS)
     shape = (N_SEQUENCES, N_STEPS)
     if isinstance(kind.inputs, RealInput):
-        inputs = torch.randn(*shape, kind.inputs.channels, generator=generator).to(dtype) * valid[..., None]
+        values = torch.randn(*shape, kind.inputs.channels, generator=generator)
+        frames = isinstance(kind.target, Binary) and kind.target.future  # then the inputs are yes/no too
+        inputs = (values > 0 if frames else values).to(dtype) * valid[..., None]
     else:
         inputs = torch.randint(kind.inputs.vocabulary, shape, generator=generator) * valid
     scored = valid if kind.target.scope == "step" else last_steps(lengths, N_STEPS)

@@ -122,6 +122,8 @@ class Experiment:
         if self.entry.fit is Fit.GRADIENT:
             config = configure("fit", FitConfig(), self.trial.fit)
             order = torch_generator("batch", self.trial.task, self.trial.seed)
+            # Dropout draws from torch's global generator: seeded here, so that a trial by hand draws the same.
+            torch.manual_seed(seed_for("dropout", self.trial.task, self.trial.model, self.trial.seed))
             fitted = fitting.fit(
                 self.predictor, self.task.target, self.task.metrics[0], train, validation, config, order, self._log
             )

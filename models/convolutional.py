@@ -1,8 +1,11 @@
-"""Temporal convolutional network: dilated causal convolutions in residual blocks.
+"""Convolutional networks over time: dilated and causal in residual blocks (TCN), and fully convolutional with batch norm (FCN).
 
-Bai, Kolter & Koltun 2018 (arXiv 1803.01271): each block is two causal convolutions of the same dilation, weight-normalised,
-each followed by ReLU and dropout, added to the block's input; dilation doubles from block to block, so that the receptive
-field is 1 + 2 (k - 1)(2^L - 1) steps for kernel size k and L blocks.
+TCN: Bai, Kolter & Koltun 2018 (arXiv 1803.01271). Each block is two causal convolutions of the same dilation,
+weight-normalised, each followed by ReLU and dropout, added to the block's input; dilation doubles from block to block, so that
+the receptive field is 1 + 2 (k - 1)(2^L - 1) steps for kernel size k and L blocks.
+
+FCN: Wang, Yan & Oates 2017 (arXiv 1611.06455). Three convolutions that look both ways, each followed by batch normalisation
+(Ioffe & Szegedy 2015, arXiv 1502.03167) and ReLU; the answer for a sequence is read from the mean over its steps.
 """
 
 from __future__ import annotations
@@ -15,9 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec
+from models.contract import (
+    Choice,
+    Fit,
+    InputSpec,
+    LogRange,
+    ModelEntry,
+    Predictor,
+    Scope,
+    State,
+    TargetSpec,
+    refuses_causal,
+    valid_steps,
+)
 from models.predictor import Backbone, NeuralPredictor, required_width
-from models.windows import remember
+from models.windows import blank_padding, remember
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,14 @@ class TCNConfig:
     kernel_size: int = 5
     n_blocks: int | None = None
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 2:
+            raise ValueError(f"kernel_size must be at least 2, got {self.kernel_size}")
+        if self.n_blocks is not None and self.n_blocks < 1:
+            raise ValueError(f"n_blocks must be at least 1, or null for enough to cover the task, got {self.n_blocks}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
 def receptive_field(kernel_size: int, n_blocks: int) -> int:
@@ -100,9 +123,85 @@ class TemporalConvolutional(Backbone):
         return sum(past * channels for past, channels in self.carried) * self.projection.weight.element_size()
 
 
-def build(inputs: InputSpec, target: TargetSpec, causal: bool, config: TCNConfig) -> Predictor:
+KERNEL_SIZES = (8, 5, 3)
+"""Steps that each convolution of the FCN sees, as in the paper; of an even number one more lies ahead than behind."""
+
+
+@dataclass(frozen=True)
+class FCNConfig:
+    """width: H, channels of the first and third convolution, half of the second's; None: set by the parameter budget.
+
+    dropout: share of values dropped in training after each convolution; the paper has none.
+    """
+
+    width: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+
+class FullyConvolutional(Backbone):
+    """Convolutions D → H → 2H → H, and a projection H → D of each step, or of the mean over the steps for one answer.
+
+    Padding is zero before every convolution, and not among the values that batch normalisation takes its statistics from.
+    """
+
+    causal = False
+
+    def __init__(self, features: int, scope: Scope, config: FCNConfig) -> None:
+        super().__init__()
+        width = required_width(config.width)
+        self.scope = scope
+        channels = (features, width, 2 * width, width)
+        # differs from the paper: no bias, which the normalisation after it would take away again.
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(n_in, n_out, k, padding=k // 2, bias=False)
+            for n_in, n_out, k in zip(channels, channels[1:], KERNEL_SIZES, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(n) for n in channels[1:])
+        self.projection = nn.Linear(width, features)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        n_steps = features.shape[1]
+        rows = None if lengths is None else valid_steps(lengths, n_steps).flatten().nonzero()[:, 0].to(features.device)
+        hidden = blank_padding(features, lengths).transpose(1, 2)  # (B, T, D) → (B, D, T)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            hidden = convolution(hidden)[
+                ..., -n_steps:
+            ]  # (B, n, T); an even kernel, padded evenly, gives one step more
+            hidden = self.dropout(F.relu(norm(hidden)) if rows is None else _normalise_valid(hidden, norm, rows))
+        if self.scope == "step":
+            return self.projection(hidden.transpose(1, 2)), ()  # (B, H, T) → (B, T, D)
+        n_valid = n_steps if lengths is None else lengths.clamp(min=1).to(hidden.device)[:, None]
+        answer = self.projection(hidden.sum(2) / n_valid)  # (B, H, T) → (B, H) → (B, D)
+        return answer[:, None].expand(-1, n_steps, -1), ()  # (B, D) → (B, T, D)
+
+    def initial_state(self, batch_size: int) -> State:
+        return ()
+
+    def state_bytes(self, t: int) -> int:
+        return 0
+
+
+def _normalise_valid(hidden: Tensor, norm: nn.Module, rows: Tensor) -> Tensor:
+    """ReLU of batch normalisation over the valid steps of hidden (B, n, T) alone, zeros elsewhere; rows: where those stand
+    among the B × T steps."""
+    steps = hidden.transpose(1, 2).flatten(0, 1)  # (B, n, T) → (B × T, n)
+    valid = F.relu(norm(steps.index_select(0, rows)))
+    steps = torch.zeros_like(steps).index_copy(0, rows, valid)
+    return steps.unflatten(0, (len(hidden), -1)).transpose(1, 2)  # (B × T, n) → (B, n, T)
+
+
+def build_tcn(inputs: InputSpec, target: TargetSpec, causal: bool, config: TCNConfig) -> Predictor:
     n_blocks = config.n_blocks or blocks_to_cover(inputs.max_length, config.kernel_size)
     return NeuralPredictor(inputs, target, TemporalConvolutional(inputs.features, n_blocks, config))
+
+
+def build_fcn(inputs: InputSpec, target: TargetSpec, causal: bool, config: FCNConfig) -> Predictor:
+    return NeuralPredictor(inputs, target, FullyConvolutional(inputs.features, target.scope, config))
 
 
 ENTRIES = [
@@ -110,7 +209,7 @@ ENTRIES = [
         name="tcn",
         family="convolutional",
         config=TCNConfig(),
-        build=build,
+        build=build_tcn,
         fit=Fit.GRADIENT,
         source="Bai, Kolter & Koltun 2018",
         summary="dilated causal convolutions in residual blocks, receptive field as long as the task",
@@ -121,5 +220,23 @@ ENTRIES = [
             "kernel_size": Choice((3, 5, 7)),
             "dropout": Choice((0.0, 0.1, 0.3)),
         },
-    )
+        # T: the task's longest sequence; bit_length gives the blocks that cover it where n_blocks is not set.
+        state="(kernel_size - 1) * (D + ((2 << (n_blocks or ((T - 2) // (2 * kernel_size - 2) + 1).bit_length())) - 3) * H)",
+    ),
+    ModelEntry(
+        name="fcn",
+        family="convolutional",
+        config=FCNConfig(),
+        build=build_fcn,
+        fit=Fit.GRADIENT,
+        source="Wang, Yan & Oates 2017",
+        summary="three batch-normalised convolutions that look both ways; one answer is read from the mean over the steps",
+        refuses=refuses_causal,
+        width="width",
+        learning_rate=2e-3,
+        search_space={
+            "fit.learning_rate": LogRange(3e-4, 3e-2),
+            "dropout": Choice((0.0, 0.1, 0.3)),
+        },
+    ),
 ]

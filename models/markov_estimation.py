@@ -1,7 +1,7 @@
-"""Estimation of hidden Markov models: EM with restarts on hmmlearn, and counting where the states are known.
+"""Estimation of hidden Markov models by EM with restarts, on hmmlearn.
 
 Sources: Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196 (EM); hmmlearn 0.3 (https://hmmlearn.readthedocs.io);
-Laplace's rule for the counts.
+Young et al. 2006, The HTK Book (mixtures made by splitting Gaussians).
 
 hmmlearn loops over sequences in Python, about 0.1 ms each per iteration. So the restarts are short and run on a subset
 of the sequences, and only the best of them goes on, with all.
@@ -11,22 +11,33 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from hmmlearn.base import ConvergenceMonitor
 from hmmlearn.hmm import CategoricalHMM, GaussianHMM
+from sklearn.cluster import KMeans
 from torch import Tensor
 
-from models.markov_inference import CovarianceType, Parameters
+from models.hmmlearn_emissions import BernoulliHMM, CountHMM, MixtureHMM
+from models.markov_emissions import Counts, CovarianceType, EstimatedEmissions, Frames, Gaussians, Parameters, Symbols
 
 _FLOOR = 1e-6
 """Added to the probability of any start, transition or symbol. EM likes exact zeros, and one symbol that training never
 showed in a state would then make a whole sequence impossible."""
 
 _STEPS_PER_STATE = 10
-"""A state needs this many steps, and twice its channels; below, EM would describe single steps."""
+"""A state, or a Gaussian of a mixture, needs this many steps, and twice its channels; below, EM would describe single steps."""
+
+_PRIOR = 1e-2
+"""So much of a step with mean 0 and variance 1 is added to each Gaussian of a mixture at every update, in standardised units.
+It keeps a Gaussian from closing in on a single step, and one that no step belongs to from ceasing to exist."""
+
+_HMMLEARN_WARNINGS = ("Model is not converging", "Fitting a model with", "Some rows of transmat_")
+"""What hmmlearn logs while it fits and `fit_em` judges by itself, from the finished fits."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +62,6 @@ class EstimationConfig(Protocol):
     """The fields that estimation reads; `hidden_markov.HiddenMarkovConfig` documents them."""
 
     @property
-    def n_states(self) -> int: ...
-    @property
-    def covariance_type(self) -> CovarianceType: ...
-    @property
     def n_restarts(self) -> int: ...
     @property
     def n_iterations(self) -> int: ...
@@ -66,6 +73,8 @@ class EstimationConfig(Protocol):
     def max_sequences(self) -> int: ...
     @property
     def min_variance(self) -> float: ...
+    @property
+    def pseudocount(self) -> float: ...
 
 
 def observations(inputs: Tensor, valid: Tensor) -> Observations:
@@ -79,23 +88,24 @@ def observations(inputs: Tensor, valid: Tensor) -> Observations:
 def fit_em(
     train: Observations,
     validation: Observations,
-    vocabulary: int | None,
+    emissions: EstimatedEmissions,
+    n_states: int,
     config: EstimationConfig,
     generator: torch.Generator,
 ) -> Parameters:
     """The likeliest of several EM fits; likeliest on ``validation``, or on ``train`` where that is empty.
 
-    vocabulary: V for symbols, None for real values. Fewer states than asked for are fitted where ``train`` has too few
-    steps. Raises RuntimeError if no fit stays finite.
+    emissions: which kind; not changed. Fewer states than asked for are fitted where ``train`` has too few steps. Raises
+    RuntimeError if no fit stays finite.
     """
     train = train.spread(config.max_sequences)
     screening = train.spread(config.screening_sequences)
     judges = validation.spread(config.max_sequences) if len(validation.lengths) else train
-    n_states = n_supported_states(screening.values, config.n_states)
+    n_states = n_supported_states(screening.values, n_states, n_gaussians(emissions))
     candidates: list[tuple[float, _Model]] = []
     for _ in range(2 * config.n_restarts + 4):  # a fit that is not finite is restarted
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        model = _run_em(_new_model(n_states, vocabulary, config, len(screening.values), seed), screening)
+        model = _run_em(_new_model(n_states, emissions, config, screening.values, seed), screening)
         if model is not None:
             candidates.append((_score(model, judges), model))
         if len(candidates) == config.n_restarts:
@@ -108,24 +118,104 @@ def fit_em(
     return _parameters(_run_em(longer, train) or best, config.min_variance)
 
 
-def n_supported_states(values: np.ndarray, wanted: int) -> int:
+def n_gaussians(emissions: EstimatedEmissions) -> int:
+    """M, or 1 where a state emits no Gaussians."""
+    return emissions.centres.shape[2] if isinstance(emissions, Gaussians) else 1
+
+
+def n_supported_states(values: np.ndarray, wanted: int, n_gaussians: int = 1) -> int:
     """How many of the ``wanted`` states (N, C) values can support: 1 at least."""
-    per_state = max(_STEPS_PER_STATE, 2 * values.shape[1])
+    per_state = n_gaussians * max(_STEPS_PER_STATE, 2 * values.shape[1])
     supported = max(1, min(wanted, len(values) // per_state))
     if not np.issubdtype(values.dtype, np.floating):
         return supported
     return min(supported, len(np.unique(values, axis=0)))  # k-means, where EM starts, needs distinct points
 
 
-_Model: TypeAlias = "CategoricalHMM | GaussianHMM"
+_Model: TypeAlias = "CategoricalHMM | GaussianHMM | MixtureHMM | CountHMM | BernoulliHMM"
 
 
-def _new_model(n_states: int, vocabulary: int | None, config: EstimationConfig, n_steps: int, seed: int) -> _Model:
-    """A restart, which gets a third of the iterations."""
-    tolerance, n_iterations = config.tolerance * n_steps, max(1, config.n_iterations // 3)
-    if vocabulary is not None:
-        return CategoricalHMM(n_states, n_features=vocabulary, random_state=seed, n_iter=n_iterations, tol=tolerance)
-    return GaussianHMM(n_states, config.covariance_type, random_state=seed, n_iter=n_iterations, tol=tolerance)
+def _new_model(
+    n_states: int, emissions: EstimatedEmissions, config: EstimationConfig, values: np.ndarray, seed: int
+) -> _Model:
+    """A restart, which gets a third of the iterations. It starts from k-means on (N, C) ``values``; symbols at random."""
+    options: dict[str, Any] = {
+        "random_state": seed,
+        "n_iter": max(1, config.n_iterations // 3),
+        "tol": config.tolerance * len(values),
+    }
+    match emissions:
+        case Symbols():
+            return CategoricalHMM(n_states, n_features=emissions.vocabulary, **options)
+        case Gaussians() if n_gaussians(emissions) == 1:
+            return GaussianHMM(n_states, emissions.covariance_type, **options)
+        case Gaussians():
+            return _split_gaussians(n_states, n_gaussians(emissions), emissions.covariance_type, values, options)
+        case Counts() | Frames():
+            mean = (values.sum(0) + 0.5) / (len(values) + 1)  # (C,), positive, and below 1 for frames
+            means = _smoothed_centres(values, n_states, mean, config.pseudocount, seed)
+            if isinstance(emissions, Frames):
+                model = BernoulliHMM(n_states, mean, config.pseudocount, **options)
+                model.means_ = means
+            else:
+                prior = config.pseudocount * mean
+                model = CountHMM(
+                    n_states, lambdas_prior=prior, lambdas_weight=config.pseudocount, init_params="st", **options
+                )
+                model.lambdas_ = means
+            return model
+    raise TypeError(f"no estimator for {type(emissions).__name__}")
+
+
+def _clusters(values: np.ndarray, n_states: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """k-means on (N, C) → centres (S, C) and members (N, S), 1.0 or 0.0."""
+    fitted = KMeans(n_states, random_state=seed, n_init=10).fit(values)
+    return fitted.cluster_centers_, np.eye(n_states)[fitted.labels_]
+
+
+def _smoothed_centres(values: np.ndarray, n_states: int, mean: np.ndarray, pseudocount: float, seed: int) -> np.ndarray:
+    """(S, C): centres of k-means, each with ``pseudocount`` further members at the ``mean``, (C,)."""
+    centres, members = _clusters(values, n_states, seed)
+    sizes = members.sum(0)[:, None]  # (S, 1)
+    return (sizes * centres.clip(min=0) + pseudocount * mean) / (sizes + pseudocount)
+
+
+def _split_gaussians(
+    n_states: int, n_gaussians: int, covariance_type: CovarianceType, values: np.ndarray, options: dict[str, Any]
+) -> MixtureHMM:
+    """Every state's cluster as M Gaussians, moved off its centre at random by half its standard deviation."""
+    n_channels = values.shape[1]
+    centres, members = _clusters(values, n_states, options["random_state"])
+    squares = members.T @ values**2 / members.sum(0)[:, None] - centres**2  # (S, C)
+    variances = squares.clip(min=0) + _PRIOR
+    moves = np.random.default_rng(options["random_state"]).normal(size=(n_states, n_gaussians, n_channels))
+    spread = np.broadcast_to(variances[:, None], moves.shape)  # (S, M, C)
+    prior: dict[str, Any]
+    match (
+        covariance_type
+    ):  # hmmlearn's parameters of the priors that make the update (prior + squares) / (prior + members)
+        case "diag":
+            covariances, prior = spread, {"covars_prior": (_PRIOR - 3) / 2, "covars_weight": _PRIOR / 2}
+        case "spherical":
+            covariances = spread.mean(-1)
+            prior = {"covars_prior": n_channels * (_PRIOR - 1) / 2 - 1, "covars_weight": n_channels * _PRIOR / 2}
+        case "full":
+            covariances = spread[..., None] * np.eye(n_channels)
+            prior = {"covars_prior": _PRIOR * np.eye(n_channels), "covars_weight": _PRIOR - n_channels - 2}
+    model = MixtureHMM(
+        n_states,
+        n_gaussians,
+        covariance_type=covariance_type,
+        weights_prior=1 + _PRIOR,
+        means_weight=_PRIOR,
+        init_params="st",
+        **prior,
+        **options,
+    )
+    model.means_ = centres[:, None] + 0.5 * np.sqrt(spread) * moves
+    model.covars_ = covariances.copy()
+    model.weights_ = np.full((n_states, n_gaussians), 1 / n_gaussians)
+    return model
 
 
 def _run_em(model: _Model, data: Observations) -> _Model | None:
@@ -133,7 +223,7 @@ def _run_em(model: _Model, data: Observations) -> _Model | None:
     for implementation in ("scaling", "log"):
         fitted = copy.deepcopy(model).set_params(implementation=implementation)
         try:
-            with np.errstate(all="ignore"):  # overflow and 0 / 0 show in the parameters, which are judged below
+            with _quiet(), np.errstate(all="ignore"):  # overflow and 0 / 0 show in the parameters, judged below
                 fitted.fit(data.values, data.lengths)
         except (ValueError, RuntimeError) as error:  # hmmlearn's words for underflow and for rows that do not sum to 1
             _log.info("EM failed (%s): %s", implementation, error)
@@ -146,15 +236,52 @@ def _run_em(model: _Model, data: Observations) -> _Model | None:
     return None
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without hmmlearn's `_HMMLEARN_WARNINGS`; what else it logs is heard."""
+
+    def heard(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_HMMLEARN_WARNINGS)
+
+    logger = logging.getLogger("hmmlearn.base")
+    logger.addFilter(heard)
+    try:
+        yield
+    finally:
+        logger.removeFilter(heard)
+
+
 def _emission_arrays(model: _Model) -> list[np.ndarray]:
-    return [model.emissionprob_] if isinstance(model, CategoricalHMM) else [model.means_, model.covars_]
+    """Probabilities, rates or means; of Gaussians also covariances, of mixtures also weights: as in `Parameters`."""
+    match model:
+        case CategoricalHMM():
+            return [model.emissionprob_]
+        case CountHMM():
+            return [model.lambdas_]
+        case BernoulliHMM():
+            return [model.means_]
+        case GaussianHMM():
+            return [model.means_, model.covars_]  # hmmlearn gives (S, C, C) for every covariance_type
+        case _:
+            return [model.means_, _full_covariances(model), model.weights_]
+
+
+def _full_covariances(model: MixtureHMM) -> np.ndarray:
+    """(S, M, C, C)."""
+    if model.covariance_type == "full":
+        return model.covars_
+    variances = model.covars_ if model.covariance_type == "diag" else model.covars_[..., None]
+    return variances[..., None] * np.eye(model.means_.shape[-1])
 
 
 def _floor_probabilities(model: _Model) -> None:
     model.startprob_ = _floored(model.startprob_)
     model.transmat_ = _floored(model.transmat_)
-    if isinstance(model, CategoricalHMM):
-        model.emissionprob_ = _floored(model.emissionprob_)
+    match model:
+        case CategoricalHMM():
+            model.emissionprob_ = _floored(model.emissionprob_)
+        case MixtureHMM():
+            model.weights_ = _floored(model.weights_)
 
 
 def _floored(probabilities: np.ndarray) -> np.ndarray:
@@ -172,50 +299,8 @@ def _score(model: _Model, data: Observations) -> float:
 
 def _parameters(model: _Model, min_variance: float) -> Parameters:
     start, transition = torch.from_numpy(model.startprob_), torch.from_numpy(model.transmat_)
-    if isinstance(model, CategoricalHMM):
-        return Parameters(start, transition, torch.from_numpy(model.emissionprob_))
-    covariances = torch.from_numpy(model.covars_)  # hmmlearn gives (S, C, C) for every covariance_type
-    ridge = min_variance * torch.eye(covariances.shape[-1], dtype=torch.float64)
-    return Parameters(start, transition, torch.from_numpy(model.means_), covariances + ridge)
-
-
-def count_chain(states: Tensor, valid: Tensor, n_states: int, pseudocount: float) -> tuple[Tensor, Tensor]:
-    """Start (S,) and transition (S, S) float64 from known states, (B, T) in 0 … S-1 at the (B, T) ``valid`` steps.
-
-    ``pseudocount`` is added to every cell, but the last state, the one without a tag, is unreachable unless it occurs.
-    """
-    starts = torch.bincount(states[:, 0][valid[:, 0]], minlength=n_states).double()
-    pairs = (states[:, :-1] * n_states + states[:, 1:])[valid[:, 1:]]
-    transitions = torch.bincount(pairs, minlength=n_states**2).double().view(n_states, n_states)
-    reachable = torch.ones(n_states, dtype=torch.float64)
-    reachable[-1] = float((states[valid] == n_states - 1).any())
-    start, transition = (starts + pseudocount) * reachable, (transitions + pseudocount) * reachable
-    return start / start.sum(), transition / transition.sum(-1, keepdim=True)
-
-
-def count_symbols(states: Tensor, symbols: Tensor, n_states: int, vocabulary: int, pseudocount: float) -> Tensor:
-    """(N,) states and (N,) symbols → (S, V) float64 symbol probabilities."""
-    counts = torch.bincount(states * vocabulary + symbols, minlength=n_states * vocabulary).double()
-    counts = counts.view(n_states, vocabulary) + pseudocount
-    return counts / counts.sum(-1, keepdim=True)
-
-
-def state_gaussians(
-    states: Tensor, values: Tensor, n_states: int, covariance_type: CovarianceType, pseudocount: float
-) -> tuple[Tensor, Tensor]:
-    """(N,) states and (N, C) standardised values → means (S, C) and covariances (S, C, C), float64.
-
-    ``pseudocount`` is a number of further observations with mean 0 and unit covariance, those of all values together.
-    """
-    members = torch.nn.functional.one_hot(states, n_states).double()  # (N, S)
-    weight = members.sum(0) + pseudocount
-    means = members.T @ values / weight[:, None]
-    second = torch.einsum("ns,nc,nd->scd", members, values, values)
-    identity = torch.eye(values.shape[1], dtype=torch.float64)
-    covariances = (second + pseudocount * identity) / weight[:, None, None] - means[:, :, None] * means[:, None, :]
-    if covariance_type == "full":
-        return means, covariances
-    variances = covariances.diagonal(dim1=-2, dim2=-1)  # (S, C)
-    if covariance_type == "spherical":
-        variances = variances.mean(-1, keepdim=True).expand_as(variances)
-    return means, torch.diag_embed(variances)
+    emissions, *rest = (torch.from_numpy(array) for array in _emission_arrays(model))
+    if not rest:
+        return Parameters(start, transition, emissions)
+    ridge = min_variance * torch.eye(emissions.shape[-1], dtype=torch.float64)
+    return Parameters(start, transition, emissions, rest[0] + ridge, *rest[1:])

@@ -11,16 +11,41 @@ from importlib.metadata import entry_points
 
 import torch
 
-from models import convolutional, feed_forward, floors, hidden_markov, recurrent, transformer
+from models import (
+    convolutional,
+    counting,
+    efficient,
+    feed_forward,
+    floors,
+    hidden_markov,
+    hybrids,
+    memory,
+    neural_markov,
+    quantised,
+    recurrent,
+    rocket,
+    smoothing,
+    transformer,
+    trees,
+)
 from models.contract import InputSpec, ModelEntry, Predictor, TargetSpec
 from models.names import BrokenPlugin, UnknownName
 
 ENTRIES: list[ModelEntry] = [
     *recurrent.ENTRIES,
+    *quantised.ENTRIES,
+    *efficient.ENTRIES,
+    *hybrids.ENTRIES,
+    *memory.ENTRIES,
     *convolutional.ENTRIES,
     *transformer.ENTRIES,
     *feed_forward.ENTRIES,
     *hidden_markov.ENTRIES,
+    *neural_markov.ENTRIES,
+    *rocket.ENTRIES,
+    *trees.ENTRIES,
+    *smoothing.ENTRIES,
+    *counting.ENTRIES,
     *floors.ENTRIES,
 ]
 

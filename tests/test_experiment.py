@@ -99,3 +99,14 @@ def test_a_length_sweep_holds_every_tested_length(whole):
 def test_a_model_that_cannot_do_a_task_says_why(prepared):
     with pytest.raises(ValueError, match="hmm cannot do adding: "):
         prepared("refused", "adding", "hmm")
+
+
+def test_dropout_draws_the_same_whatever_was_drawn_before(prepared):
+    metrics = []
+    for name in "ab":
+        trial = prepared(name, model="mlp")
+        assert trial.config.hidden_dropout > 0
+        torch.rand(len(metrics) + 1)  # a notebook opened by hand may have drawn anything
+        trial.fit()
+        metrics.append(trial.validation)
+    assert metrics[0] == metrics[1]

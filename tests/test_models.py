@@ -9,7 +9,6 @@ from torch import nn
 from benchmarks import checking
 from models import registry
 from models.contract import Classes, Fit, ModelEntry, ParameterCounts, Predictor, RealInput
-from models.convolutional import TCNConfig, blocks_to_cover, receptive_field
 from models.names import UnknownName
 from models.recurrent import RecurrentConfig
 from models.sizing import TOLERANCE, backbone_parameters, size_to_budget
@@ -32,6 +31,22 @@ def test_an_entry_says_what_people_and_the_harness_need(name):
     assert {key for key in entry.search_space if not key.startswith("fit.")} <= fields
     for field in fields:
         assert field in type(entry.config).__doc__, f"{field} is not documented"
+
+
+@pytest.mark.parametrize("name", registry.entries())
+def test_the_formula_of_the_state_gives_its_bytes(name):
+    entry = registry.entry(name)
+    taken = [kind for kind in checking.KINDS if entry.refuses(*kind) is None]
+    kind = min(taken, key=lambda kind: (not kind.causal, kind != checking.KINDS[1]))
+    config, _ = size_to_budget(entry, *kind, entry.config, 4000)
+    predictor = registry.build(entry, *kind, config, 0).double()
+    settings = dataclasses.asdict(config)
+    letters = {"D": kind.inputs.features, "K": kind.target.n_outputs, "T": kind.inputs.max_length, "min": min, "max": max}
+    letters |= {"C": getattr(kind.inputs, "channels", 0), "V": getattr(kind.inputs, "vocabulary", 0)}
+    fields = {"H": entry.width or "", "L": "n_layers", "S": "n_states", "W": "window"}
+    letters |= {letter: settings[name] for letter, name in fields.items() if name in settings}
+    for t in (1, 5, 2000):
+        assert 8 * eval(entry.state, {"__builtins__": {}}, settings | letters | {"t": t}) == predictor.state_bytes(t)
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name():
@@ -57,57 +72,6 @@ def test_a_width_set_by_hand_is_left_alone():
     entry = registry.entry("lstm")
     config, note = size_to_budget(entry, RealInput(2), Classes(2), True, RecurrentConfig(width=7), 20_000)
     assert (config.width, note) == (7, None)
-
-
-@pytest.mark.parametrize("n_blocks", [1, 2, 4])
-@pytest.mark.parametrize("kernel_size", [2, 5])
-def test_the_measured_receptive_field_of_the_tcn_is_the_formula(kernel_size, n_blocks):
-    entry = registry.entry("tcn")
-    config = TCNConfig(width=3, kernel_size=kernel_size, n_blocks=n_blocks)
-    predictor = registry.build(entry, RealInput(1, None, 4), Classes(2), True, config, 0).double()
-    with torch.no_grad():
-        for convolution in predictor.backbone.convolutions:
-            convolution.convolution.weight = torch.ones_like(convolution.convolution.weight)
-    field = receptive_field(kernel_size, n_blocks)
-    inputs = torch.ones(1, field + 5, 1, dtype=torch.float64, requires_grad=True)
-    for parameter in predictor.parameters():
-        parameter.data.abs_()
-    predictor(inputs)[0][0, -1, 0].backward()
-    assert int((inputs.grad[0, :, 0] != 0).sum()) == field
-
-
-def test_blocks_cover_the_longest_sequence_and_one_fewer_would_not():
-    for kernel_size in (2, 3, 5, 7):
-        for length in range(2, 400):
-            n = blocks_to_cover(length, kernel_size)
-            assert receptive_field(kernel_size, n) >= length
-            assert n == 1 or receptive_field(kernel_size, n - 1) < length
-
-
-def test_attention_forgets_what_lies_beyond_its_context():
-    entry = registry.entry("transformer")
-    config = dataclasses.replace(entry.config, width=8, n_layers=1, context=4)
-    predictor = registry.build(entry, RealInput(1, None, 8), Classes(2), True, config, 0).double().eval()
-    inputs = torch.randn(1, 12, 1, dtype=torch.float64, requires_grad=True)
-    outputs, state = predictor(inputs)
-    outputs[0, -1, 0].backward()
-    assert (inputs.grad[0, :, 0] != 0).tolist() == [False] * 8 + [True] * 4
-    stepped, carried = [], None
-    for t in range(12):
-        step, carried = predictor(inputs[:, t : t + 1], carried)
-        stepped.append(step)
-    assert torch.allclose(torch.cat(stepped, 1), outputs, atol=1e-12)
-    assert carried[1].shape[1] == state[1].shape[1] == 3
-
-
-def test_recurrent_weights_are_orthogonal_gate_by_gate_and_the_forget_bias_is_one():
-    entry = registry.entry("lstm")
-    predictor = registry.build(entry, RealInput(2), Classes(2), True, RecurrentConfig(width=6), 0)
-    layers = predictor.backbone.layers
-    for gate in layers.weight_hh_l0.view(4, 6, 6):
-        assert torch.allclose(gate @ gate.T, torch.eye(6), atol=1e-5)
-    assert layers.bias_ih_l0.view(4, 6)[1].tolist() == [1.0] * 6
-    assert layers.bias_hh_l0.abs().sum() == 0
 
 
 class Leaky(Predictor):

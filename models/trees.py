@@ -1,0 +1,262 @@
+"""Gradient-boosted trees on the last few steps and a running summary of all: causal, with a state of bounded size.
+
+Friedman 2001, doi:10.1214/aos/1013203451; the trees are scikit-learn's, on features in at most 255 bins as in Ke et al. 2017
+(LightGBM). Features at step t, all known by then:
+
+    real values     x_t, x_(t-1) … x_(t-W+1), and mean, smallest and largest of x_1 … x_t, by channel;  t
+    symbols         x_t, x_(t-1) … x_(t-W+1) as categories, and how often each symbol has come so far;  t
+
+Steps before the beginning are missing values, for which every split learns a side. Where targets are the inputs' future, given
+as differences from the last value, real features but x_t itself are differences from x_t too, for trees cannot extrapolate.
+
+Trees are step functions, so a feature must not depend on how a sequence is cut into chunks, not even in its last bit. Lags,
+smallest, largest and counts do not. The mean is one running sum in float64, carried, to which steps are added one by one on
+the CPU, where trees are anyway: the same additions in the same order whatever the chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.contract import (
+    Binary,
+    Choice,
+    Fit,
+    InputSpec,
+    LogRange,
+    ModelEntry,
+    ParameterCounts,
+    Predictor,
+    Real,
+    RealInput,
+    SelfFitting,
+    SequenceBatch,
+    State,
+    TargetSpec,
+    Transcript,
+)
+from models.windows import blank_padding, remember
+
+MAX_CATEGORIES = 255
+"""What scikit-learn's trees take."""
+BLOCK = 64
+"""Sequences whose features are computed at a time in fitting; it bounds memory."""
+
+
+@dataclass(frozen=True)
+class BoostedTreesConfig:
+    """window: W, steps seen one by one. n_iterations: trees per output at most; validation stops before, where more do harm.
+
+    learning_rate: the share of each tree's correction that is taken. max_leaves: per tree. min_leaf: training steps in a leaf.
+    max_targets: training steps times outputs at most; of more, evenly spaced steps are taken. Time grows in proportion.
+    """
+
+    window: int = 32
+    n_iterations: int = 100
+    learning_rate: float = 0.1
+    max_leaves: int = 31
+    min_leaf: int = 5
+    max_targets: int = 200_000
+
+    def __post_init__(self) -> None:
+        if min(self.window, self.n_iterations, self.min_leaf, self.max_targets) < 1:
+            raise ValueError("window, n_iterations, min_leaf and max_targets must be at least 1")
+        if self.max_leaves < 2:
+            raise ValueError(f"a tree splits at least once: max_leaves must be 2 or more, got {self.max_leaves}")
+        if not 0 < self.learning_rate <= 1:
+            raise ValueError(f"learning_rate must lie in 0 … 1, above 0, got {self.learning_rate}")
+
+
+class BoostedTrees(SelfFitting):
+    """One ensemble for classes, with a tree per class in each iteration, else one ensemble per output.
+
+    State, in float64: the last W - 1 steps, (B, W - 1, C), running sums, smallest and largest (B, 3, C), and the number of
+    steps (B, 1); for symbols the last W - 1, (B, W - 1, 1), how often each came, (B, 1, V), and the number of steps.
+    """
+
+    causal = True
+    fallback: Tensor
+
+    def __init__(self, inputs: InputSpec, target: TargetSpec, config: BoostedTreesConfig) -> None:
+        super().__init__()
+        self.inputs, self.target, self.config = inputs, target, config
+        self.ensembles: list[Any] = []  # of scikit-learn; None for an output that never changed in training
+        self.register_buffer("fallback", torch.zeros(target.n_outputs, dtype=torch.float64))
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        given = self.initial_state(len(inputs)) if state is None else state
+        ends = torch.full((len(inputs),), inputs.shape[1]) if lengths is None else lengths
+        answers, after = [], []
+        for part, end, *before in zip(*(x.cpu().split(BLOCK) for x in (inputs, ends, *given)), strict=True):
+            features, carried = self._features(part, tuple(before), end)
+            answers.append(self._answers(features.flatten(0, 1).numpy()).unflatten(0, part.shape[:2]))  # (B, T, K)
+            after.append(carried)
+        dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()
+        outputs = torch.cat(answers).to(inputs.device, dtype)
+        return outputs, tuple(torch.cat(parts).to(inputs.device) for parts in zip(*after, strict=True))
+
+    def initial_state(self, batch_size: int) -> State:
+        new = self.fallback.new_full
+        past, count = self.config.window - 1, new((batch_size, 1), 0.0)
+        if isinstance(self.inputs, RealInput):
+            start = self.fallback.new_tensor([0.0, torch.inf, -torch.inf])
+            summary = start[:, None].expand(batch_size, -1, self.inputs.channels)
+            return new((batch_size, past, self.inputs.channels), torch.nan), summary, count
+        return new((batch_size, past, 1), torch.nan), new((batch_size, 1, self.inputs.vocabulary), 0.0), count
+
+    def state_bytes(self, t: int) -> int:
+        return sum(part.numel() * part.element_size() for part in self.initial_state(1))
+
+    def parameter_counts(self) -> ParameterCounts:
+        """Of each tree with n leaves: its n values, and the features and thresholds of its n - 1 splits."""
+        iterations = [trees for ensemble in self.ensembles if ensemble for trees in ensemble._predictors]
+        return ParameterCounts(backbone=sum(3 * tree.get_n_leaf_nodes() - 2 for trees in iterations for tree in trees))
+
+    def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
+        """Trees are added one by one; validation chooses how many stay."""
+        import sklearn.ensemble  # noqa: F401  so that the controller finds its threads
+        from threadpoolctl import ThreadpoolController
+
+        self.threads = ThreadpoolController()
+        features, targets = self._steps(train)
+        judged, goals = self._steps(validation)
+        self.known = ~np.isnan(features).all(0)  # scikit-learn takes no feature that is always missing
+        features, judged = features[:, self.known], judged[:, self.known]
+        self.fallback.copy_(self.target.best_constant(train.targets[train.scored]))
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with self.threads.limit(limits=1, user_api="openmp"):
+            self.ensembles = [
+                self._boosted(features, target, judged, goal, seed)
+                for target, goal in zip(targets.T, goals.T, strict=True)
+            ]
+
+    def _boosted(
+        self, features: np.ndarray, target: np.ndarray, judged: np.ndarray, goal: np.ndarray, seed: int
+    ) -> Any:
+        """The trees for a target (N,), up to where the loss on the validation steps is least; None if it never changes."""
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        if (target == target[0]).all():
+            return None
+        usable = np.full(len(goal), True) if isinstance(self.target, Real) else np.isin(goal, target)
+        kind = HistGradientBoostingRegressor if isinstance(self.target, Real) else HistGradientBoostingClassifier
+        lags = np.arange(len(self.known)) < self.config.window  # of symbols
+        ensemble = kind(
+            learning_rate=self.config.learning_rate,
+            max_iter=self.config.n_iterations,
+            max_leaf_nodes=self.config.max_leaves,
+            min_samples_leaf=self.config.min_leaf,
+            categorical_features=None if isinstance(self.inputs, RealInput) else lags[self.known],
+            early_stopping=bool(usable.any()),
+            random_state=seed,
+        )
+        if not usable.any():
+            return ensemble.fit(features, target)
+        ensemble.fit(features, target, X_val=judged[usable], y_val=goal[usable])
+        # It stops ten iterations after the best one; those, which the library keeps, are dropped.
+        del ensemble._predictors[int(np.argmax(ensemble.validation_score_)) :]
+        return ensemble
+
+    def _answers(self, features: np.ndarray) -> Tensor:
+        """(N, F) → (N, K) float64: log probabilities, logits or means."""
+        answers = self.fallback.cpu().repeat(len(features), 1)  # (N, K)
+        if not self.ensembles:
+            return answers
+        with self.threads.limit(limits=1, user_api="openmp"):
+            for k, ensemble in enumerate(self.ensembles):
+                if ensemble is None:
+                    continue
+                if isinstance(self.target, Real):
+                    answers[:, k] = torch.from_numpy(ensemble.predict(features[:, self.known]))
+                    continue
+                scores = torch.from_numpy(ensemble.decision_function(features[:, self.known]))
+                if isinstance(self.target, Binary):
+                    answers[:, k] = scores
+                    continue
+                if scores.dim() == 1:
+                    scores = torch.stack([torch.zeros_like(scores), scores], 1)  # (N,) → (N, 2)
+                answers[:, ensemble.classes_] = scores.log_softmax(1)  # a class never seen keeps its rare frequency
+        return answers
+
+    def _steps(self, batch: SequenceBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, F) and targets (N, number of ensembles) of the scored steps, thinned evenly where they are many."""
+        places = batch.scored.nonzero()  # (N, 2)
+        n = min(len(places), max(1, self.config.max_targets // self.target.n_outputs))
+        places = places[torch.linspace(0, len(places) - 1, n, dtype=torch.float64).round().long()]
+        chosen = torch.zeros_like(batch.scored)
+        chosen[places[:, 0], places[:, 1]] = True
+        features = [
+            self._features(inputs, self.initial_state(len(inputs)), lengths)[0][mask]
+            for inputs, lengths, mask in zip(
+                batch.inputs.split(BLOCK), batch.lengths.split(BLOCK), chosen.split(BLOCK), strict=True
+            )
+        ]
+        targets = batch.targets[chosen]
+        return torch.cat(features).numpy(), (targets[:, None] if targets.dim() == 1 else targets).numpy()
+
+    def _features(self, inputs: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
+        """(B, T, F) float64, on the CPU, and the state after the chunk."""
+        past, summary, count = state
+        inputs = blank_padding(inputs, lengths)
+        real = isinstance(self.inputs, RealInput)
+        steps = inputs.double() if real else inputs.double()[..., None]  # (B, T, C) or (B, T, 1)
+        lags = torch.cat([past, steps], 1).unfold(1, self.config.window, 1).flip(-1)  # (B, T, C, W), newest first
+        counts = count[:, None] + torch.arange(1, inputs.shape[1] + 1)[:, None]  # (B, T, 1)
+        if isinstance(self.inputs, RealInput):
+            # Each with the carried value first, as if it were a step.
+            total, low, high = (torch.cat([part[:, None], steps], 1) for part in summary.unbind(1))  # (B, T + 1, C)
+            running = torch.stack([total.cumsum(1), low.cummin(1).values, high.cummax(1).values], 2)  # (B, T + 1, 3, C)
+            about = running[:, 1:].clone()
+            about[:, :, 0] /= counts
+        else:
+            symbols = F.one_hot(inputs, self.inputs.vocabulary).double()  # (B, T, V)
+            running = torch.cat([summary, symbols], 1).cumsum(1)[:, :, None]  # (B, T + 1, 1, V)
+            about = running[:, 1:]
+        if isinstance(self.target, Real) and self.target.future:
+            lags[..., 1:] -= steps[..., None]
+            about = about - steps[:, :, None]
+        features = torch.cat([lags.flatten(2), about.flatten(2), counts], 2)
+        carried = running[torch.arange(len(inputs)), lengths]
+        return features, (remember(past, steps, self.config.window - 1, lengths), carried, count + lengths[:, None])
+
+
+def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    if isinstance(target, Transcript):
+        return "trees give an answer for each step, and a transcript says not at which step its symbols belong"
+    if not isinstance(inputs, RealInput) and inputs.vocabulary > MAX_CATEGORIES:
+        return f"trees split categories, at most {MAX_CATEGORIES} of them, and there are {inputs.vocabulary} symbols"
+    return None
+
+
+def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: BoostedTreesConfig) -> Predictor:
+    reason = _refuses(inputs, target, causal)
+    if reason is not None:
+        raise ValueError(reason)
+    return BoostedTrees(inputs, target, config)
+
+
+ENTRIES = [
+    ModelEntry(
+        name="boosted_trees",
+        family="non-neural",
+        config=BoostedTreesConfig(),
+        build=_build,
+        fit=Fit.OWN,
+        source="Friedman 2001, doi:10.1214/aos/1013203451, as in scikit-learn",
+        summary="gradient-boosted trees on the last steps and a running summary of all before",
+        refuses=_refuses,
+        search_space={
+            "window": Choice((8, 16, 32)),
+            "learning_rate": LogRange(0.03, 0.3),
+        },
+        state="(W + 2) * C + 1",
+    )
+]
