@@ -44,7 +44,7 @@ test: $(STAMP) ## run the tests, minutes on two cores
 test-slow: $(STAMP) ## run the slow tests: kills, timeouts, whole suites
 	$(BIN)/python -m pytest -m slow
 
-perf: $(STAMP) ## print how fast models are beside bare torch.nn and hmmlearn; on an idle machine
+perf: $(STAMP) ## compare speed with bare torch.nn and hmmlearn, on an idle machine
 	@for script in tests/perf_*.py; do echo; $(BIN)/python $$script || exit 1; done
 
 check: $(STAMP) ## lint, formatting and types

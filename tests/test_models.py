@@ -41,7 +41,13 @@ def test_the_formula_of_the_state_gives_its_bytes(name):
     config, _ = size_to_budget(entry, *kind, entry.config, 4000)
     predictor = registry.build(entry, *kind, config, 0).double()
     settings = dataclasses.asdict(config)
-    letters = {"D": kind.inputs.features, "K": kind.target.n_outputs, "T": kind.inputs.max_length, "min": min, "max": max}
+    letters = {
+        "D": kind.inputs.features,
+        "K": kind.target.n_outputs,
+        "T": kind.inputs.max_length,
+        "min": min,
+        "max": max,
+    }
     letters |= {"C": getattr(kind.inputs, "channels", 0), "V": getattr(kind.inputs, "vocabulary", 0)}
     fields = {"H": entry.width or "", "L": "n_layers", "S": "n_states", "W": "window"}
     letters |= {letter: settings[name] for letter, name in fields.items() if name in settings}
