@@ -23,7 +23,7 @@ from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predic
 from models.convolutional import CausalConvolution
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
-from models.windows import remember
+from models.windows import reachable, remember
 
 
 @dataclass(frozen=True)
@@ -151,16 +151,6 @@ def run(gru: nn.GRU, inputs: Tensor, hidden: Tensor) -> Tensor:
     A GRU's output is its state, so the state after step lengths[b] is among the outputs, and padding needs no packing.
     """
     return gru(inputs, hidden.transpose(0, 1).contiguous())[0]
-
-
-def reachable(seen: Tensor, n_past: int, n_steps: int, context: int) -> Tensor:
-    """(B, T, P + T) bool: step t may look at step j of P past ones and T new ones: neither later, nor out of context, nor
-    before the beginning of a sequence that has seen (B,) steps."""
-    here = torch.arange(n_past, n_past + n_steps, device=seen.device)[:, None]  # (T, 1)
-    there = torch.arange(n_past + n_steps, device=seen.device)  # (P + T,)
-    in_reach = (there <= here) & (there > here - context)  # (T, P + T)
-    begun = there >= n_past - seen[:, None]  # (B, P + T)
-    return in_reach & begun[:, None]
 
 
 def require(config: Any, least: Mapping[str, int]) -> None:

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec, valid_steps
-from models.hybrids import reachable, require
+from models.hybrids import require
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
 from models.transformer import rotate
-from models.windows import remember
+from models.windows import reachable, remember
 
 SMALLEST_NORM = 1e-6
 """Added to the norms of slots, so that an empty one has a cosine of zero with every key."""

@@ -33,7 +33,7 @@ from models.contract import (
     refuses_causal,
 )
 from models.predictor import Backbone, NeuralPredictor, required_width
-from models.windows import blank_padding, remember
+from models.windows import blank_padding, reachable, remember
 
 PositionKind = Literal["rotary", "learned", "sinusoidal"]
 
@@ -180,7 +180,9 @@ class Transformer(Backbone):
         seen, *past = state or self._beginning(len(hidden))
         n_past = past[0].shape[1]
         hidden, rotation = self.positions(hidden, seen if state else seen[:1], lengths)
-        mask = None if n_past == 0 and n_steps <= self.context else self._causal_mask(seen, n_past, n_steps)
+        mask = None  # of what each query may see, where that is not simply all before it
+        if n_past > 0 or n_steps > self.context:
+            mask = reachable(seen, n_past, n_steps, self.context)[:, None]  # (B, 1, T, P + T)
         kept = min(self.context - 1, n_past + (n_steps if lengths is None else int(lengths.max())))
         after = [seen + (n_steps if lengths is None else lengths.to(seen.device))]
         for block, past_keys, past_values in zip(self.blocks, past[::2], past[1::2], strict=True):
@@ -203,14 +205,6 @@ class Transformer(Backbone):
         total = blank_padding(hidden, lengths).sum(1, keepdim=True)  # (B, 1, H)
         n_valid = n_steps if lengths is None else lengths.clamp(min=1).to(total.device)[:, None, None]
         return self.project_out(total / n_valid).expand(-1, n_steps, -1)  # (B, 1, H) → (B, T, D)
-
-    def _causal_mask(self, seen: Tensor, n_past: int, n_steps: int) -> Tensor:
-        """(B, 1, T, P + T) bool: query t may look at key j, neither later, nor out of context, nor before the beginning."""
-        query = torch.arange(n_past, n_past + n_steps, device=seen.device)[:, None]  # (T, 1)
-        key = torch.arange(n_past + n_steps, device=seen.device)  # (P + T,)
-        in_reach = (key <= query) & (key > query - self.context)  # (T, P + T)
-        begun = key >= n_past - seen[:, None]  # (B, P + T)
-        return (in_reach & begun[:, None])[:, None]
 
     def _whole_mask(self, lengths: Tensor | None, n_steps: int, device: torch.device) -> Tensor:
         """(B or 1, 1, T, T) bool: query t may look at key j, neither in the padding, nor out of context."""

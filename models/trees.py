@@ -46,7 +46,7 @@ from models.windows import blank_padding, remember
 MAX_CATEGORIES = 255
 """What scikit-learn's trees take."""
 BLOCK = 64
-"""Sequences whose features are computed at a time in fitting; it bounds memory."""
+"""Sequences whose features are computed at a time; it bounds memory and changes no number."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class BoostedTreesConfig:
     window: int = 32
     n_iterations: int = 100
     learning_rate: float = 0.1
-    max_leaves: int = 31
-    min_leaf: int = 5
+    max_leaves: int = 7
+    min_leaf: int = 10
     max_targets: int = 200_000
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class BoostedTrees(SelfFitting):
 
     def parameter_counts(self) -> ParameterCounts:
         """Of each tree with n leaves: its n values, and the features and thresholds of its n - 1 splits."""
-        iterations = [trees for ensemble in self.ensembles if ensemble for trees in ensemble._predictors]
+        iterations = [trees for ensemble in self.ensembles if ensemble is not None for trees in ensemble._predictors]
         return ParameterCounts(backbone=sum(3 * tree.get_n_leaf_nodes() - 2 for trees in iterations for tree in trees))
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
@@ -254,7 +254,8 @@ ENTRIES = [
         summary="gradient-boosted trees on the last steps and a running summary of all before",
         refuses=_refuses,
         search_space={
-            "window": Choice((8, 16, 32)),
+            "window": Choice((8, 32, 64)),
+            "max_leaves": Choice((7, 31)),
             "learning_rate": LogRange(0.03, 0.3),
         },
         state="(W + 2) * C + 1",

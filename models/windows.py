@@ -28,3 +28,13 @@ def remember(past: Tensor, chunk: Tensor, n_steps: int, lengths: Tensor | None) 
     first = past.shape[1] + lengths.to(joined.device) - n_steps  # (B,)
     index = (first[:, None] + torch.arange(n_steps, device=joined.device)).clamp(min=0)  # (B, n_steps)
     return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))
+
+
+def reachable(seen: Tensor, n_past: int, n_steps: int, context: int) -> Tensor:
+    """(B, T, P + T) bool: step t may look at step j of P past ones and T new ones: neither later, nor out of context, nor
+    before the beginning of a sequence that has seen (B,) steps."""
+    here = torch.arange(n_past, n_past + n_steps, device=seen.device)[:, None]  # (T, 1)
+    there = torch.arange(n_past + n_steps, device=seen.device)  # (P + T,)
+    in_reach = (there <= here) & (there > here - context)  # (T, P + T)
+    begun = there >= n_past - seen[:, None]  # (B, P + T)
+    return in_reach & begun[:, None]

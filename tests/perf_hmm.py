@@ -46,7 +46,7 @@ def main() -> int:
     slow, fast = (
         min(times) for times in zip(*((seconds(one_by_one), seconds(at_once)) for _ in range(RUNS)), strict=True)
     )
-    print(  # noqa: T201
+    print(
         f"hmmlearn one by one {1e3 * slow:.1f} ms, at once {1e3 * fast:.2f} ms: {slow / fast:.0f} times as fast, "
         f"largest difference {difference:.1e} nats"
     )

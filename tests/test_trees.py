@@ -99,7 +99,7 @@ def library(kind, train, validation, features, **options):
     if y.ndim == 1:
         y, goal = y[:, None], goal[:, None]
     for column, wanted in zip(y.T, goal.T, strict=True):
-        fit = {"max_iter": 20, "min_samples_leaf": 5, "early_stopping": True} | options
+        fit = {"max_iter": 20, "min_samples_leaf": 10, "max_leaf_nodes": 7, "early_stopping": True} | options
         model = kind(**fit).fit(x, column, X_val=judged, y_val=wanted)
         n = int(np.argmax(model.validation_score_))
         staged = model.staged_predict if kind is HistGradientBoostingRegressor else model.staged_decision_function
