@@ -200,6 +200,7 @@ class Experiment:
             model_config=json.loads(json.dumps(asdict(self.config))),
             parameters=self.predictor.parameter_counts()._asdict(),
             sizing_note=self.sizing_note,
+            weight_bytes=self.predictor.weight_bytes(),
             state_bytes=self.predictor.state_bytes(self.splits.test.inputs.shape[1]) if self.predictor.causal else None,
             steps=self.steps,
             best_step=self.best_step,

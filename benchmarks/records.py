@@ -63,7 +63,7 @@ class Result:
     test, validation: metric name → value. score: (metric - floor) / (ceiling or reference - floor).
     length_sweep: tested length → primary metric. model_config: with the width that sizing chose.
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
-    state_bytes: after the longest test sequence; None for a model that takes whole sequences.
+    state_bytes: after the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored.
     timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
     """
 
@@ -90,6 +90,7 @@ class Result:
     parameters: Mapping[str, int] = field(default_factory=dict)
     sizing_note: str | None = None
     state_bytes: int | None = None
+    weight_bytes: int | None = None
     steps: int | None = None
     best_step: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

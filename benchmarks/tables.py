@@ -42,8 +42,8 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
     direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
-    (excess over the Bayes optimum); parameters (backbone), parameters_total, state_bytes, peak_memory_increment_mb,
-    seconds_train, seconds_total; steps, best_step, length_sweep (length → value), trained_length. Numbers that a trial
+    (excess over the Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes,
+    peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value), trained_length. Numbers that a trial
     did not get to are nan or None.
     """
     digests: dict[tuple[str, str], str] = {}
@@ -75,6 +75,7 @@ COLUMNS = [
         "gap_high",
         "parameters",
         "parameters_total",
+        "weight_bytes",
         "state_bytes",
         "peak_memory_increment_mb",
         "seconds_train",
@@ -115,6 +116,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "gap_high": result.optimum_gap.high if result.optimum_gap else None,
         "parameters": result.parameters.get("backbone"),
         "parameters_total": sum(result.parameters.values()) if result.parameters else None,
+        "weight_bytes": result.weight_bytes,
         "state_bytes": result.state_bytes,
         "peak_memory_increment_mb": float(peak) / 1e6,
         "seconds_train": result.seconds.get("train"),
@@ -158,7 +160,8 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per task and model: the mean over seeds with its 95 % t interval, and all that is not in it.
 
     Columns: task, model, family, group, metric, unit, direction; n_trials, n (finished), mean, low, high, floor,
-    ceiling, reference, score; parameters, state_bytes, seconds_train, peak_memory_increment_mb (medians); failed (how many),
+    ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
+    peak_memory_increment_mb (medians); failed (how many),
     failures ("2 of 3 failed: diverged"), skipped, missing, stale; reasons; complete (every seed finished, by today's
     code); best.
     """
@@ -207,6 +210,7 @@ SUMMARY = [
         "reference",
         "score",
         "parameters",
+        "weight_bytes",
         "state_bytes",
         "seconds_train",
         "peak_memory_increment_mb",
@@ -230,7 +234,7 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: _over(fmean, ok, name) for name in ("floor", "ceiling", "reference", "score")},
         **{
             name: _over(median, ok, name)
-            for name in ("parameters", "state_bytes", "seconds_train", "peak_memory_increment_mb")
+            for name in ("parameters", "weight_bytes", "state_bytes", "seconds_train", "peak_memory_increment_mb")
         },
         **{"failed": failed, "failures": f"{failed} of {len(cell)} failed: {listed}" if failed else ""},
         "skipped": sum(row["status"] == Status.SKIPPED for row in cell),

@@ -226,9 +226,8 @@ def _metrics(result: Result) -> dict[str, float]:
     named |= {f"validation_{name}": value for name, value in result.validation.items()}
     named |= {f"seconds_{phase}": value for phase, value in result.seconds.items()}
     named |= {f"parameters_{part}": float(count) for part, count in result.parameters.items()}
-    named |= {
-        name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", "state_bytes", "steps")
-    }
+    sizes = ("state_bytes", "weight_bytes", "steps")
+    named |= {name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", *sizes)}
     named["primary"] = result.test.get(result.primary) if result.primary else None
     if result.seconds:
         named["seconds_total"] = sum(result.seconds.values())

@@ -278,6 +278,7 @@ def summary(experiment: Experiment) -> pd.DataFrame:
     counts = experiment.predictor.parameter_counts()._asdict()
     rows += [(f"parameters, {part}", count, "count") for part, count in counts.items()]
     carried = experiment.predictor.state_bytes(experiment.splits.test.inputs.shape[1])
+    rows.append(("weights", result.weight_bytes, "bytes, as stored"))
     rows.append(("state carried", carried, "bytes per sequence, at the end of the longest"))
     rows += [(phase, seconds, "s, shared machine, indicative") for phase, seconds in experiment.seconds.items()]
     known = [

@@ -267,6 +267,10 @@ class Predictor(nn.Module, ABC):
     def parameter_counts(self) -> ParameterCounts:
         """Free parameters: those an optimiser or an estimator may choose."""
 
+    def weight_bytes(self) -> int:
+        """Bytes of all that a device must store to answer: weights and tables, in the types they are kept in."""
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
+
 
 class SelfFitting(Predictor):
     """A predictor with an estimation procedure of its own: EM, counting, trees."""

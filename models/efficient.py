@@ -267,7 +267,7 @@ ENTRIES = [
         "Orvieto et al. 2023",
         LRUConfig(),
         LinearRecurrentUnit,
-        5e-3,
+        2e-3,
         "2 * L * H",
         {"r_min": Choice((0.0, 0.5, 0.9))},
     ),

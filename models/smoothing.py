@@ -133,7 +133,7 @@ class ExponentialSmoothing(SelfFitting):
         ends = torch.full((n,), length) if lengths is None else lengths
         ends = ends.to(inputs.device)[:, None]  # (B, 1)
         values = blank_padding(inputs, lengths).double()  # (B, T, C)
-        first = torch.where((count == 0) & (ends > 0), values[:, 0], first)
+        first = torch.where(count == 0, values[:, 0], first)  # (B, C), zeros where length is 0
         values = values - first[:, None]
         gains = self.gains[(count.long() + torch.arange(length, device=inputs.device)).clamp(max=len(self.gains) - 1)]
         estimates = []

@@ -120,6 +120,10 @@ class BoostedTrees(SelfFitting):
         iterations = [trees for ensemble in self.ensembles if ensemble is not None for trees in ensemble._predictors]
         return ParameterCounts(backbone=sum(3 * tree.get_n_leaf_nodes() - 2 for trees in iterations for tree in trees))
 
+    def weight_bytes(self) -> int:
+        """In float64 and int64, as scikit-learn has them."""
+        return super().weight_bytes() + 8 * self.parameter_counts().backbone
+
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """Trees are added one by one; validation chooses how many stay."""
         import sklearn.ensemble  # noqa: F401  so that the controller finds its threads

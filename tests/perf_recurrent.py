@@ -109,7 +109,9 @@ def streaming() -> None:
         parts = nn.Linear(8, 32), cell_kind(32, WIDTH), nn.Linear(WIDTH, 32), nn.Linear(32, 4)
         ours, theirs = _walk(predictor, inputs), _walk_cell(*parts, inputs[:, 0])
         seconds = medians([theirs, ours], n_turns=15, n_calls=500)
-        print(f"  {name:10} {1e6 * seconds[0]:6.1f} µs → {1e6 * seconds[1]:6.1f} µs, ratio {seconds[1] / seconds[0]:.3f}")
+        print(
+            f"  {name:10} {1e6 * seconds[0]:6.1f} µs → {1e6 * seconds[1]:6.1f} µs, ratio {seconds[1] / seconds[0]:.3f}"
+        )
 
 
 def _walk(predictor: nn.Module, inputs: Tensor) -> Callable[[], object]:

@@ -1,7 +1,8 @@
 """How fast minGRU, minLSTM and LRU train beside torch.nn.GRU of as many layers of the same width, over the number of steps.
 
 Not a test: a clock on a shared machine decides nothing. Rivals take turns, and the median of their turns counts. Each is a
-whole predictor, encoder to read-out.
+whole predictor, encoder to read-out. Beside other work on the same cores, OMP_WAIT_POLICY=PASSIVE keeps a thread that waits
+for one that was interrupted from spinning.
 """
 
 from __future__ import annotations

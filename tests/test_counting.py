@@ -57,8 +57,8 @@ def probability(counts, symbols, t, order, n_classes, y):
 
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_probabilities_are_those_of_counts_in_a_dictionary(order):
-    train, other = random_batch(30, 9, 4, 3, 0), random_batch(20, 9, 4, 3, 1)
-    predictor = fitted(train, other, 4, 3, order)
+    train, other = random_batch(30, 9, 7, 3, 0), random_batch(20, 9, 7, 3, 1)  # 49 pairs of symbols, some never seen
+    predictor = fitted(train, other, 7, 3, order)
     counts = counted(train, order)
     losses = [
         -sum(

@@ -46,6 +46,7 @@ def test_a_trial_leaves_a_folder_that_says_everything(whole):
     assert set(result.seconds) == {"data", "build", "train", "validate", "test"}
     assert result.parameters["backbone"] == pytest.approx(2000, rel=0.1)
     assert result.model_config["width"] and result.state_bytes == result.model_config["width"] * 4
+    assert result.weight_bytes == 4 * sum(result.parameters.values())
     assert result.memory["increment_bytes"] >= 0 and result.timing_valid is False
     assert [row["step"] for row in records.read_curve(trial.folder)] == [10, 20, 30]
     assert json.loads((trial.folder / "spec.json").read_text())["model"] == "gru"

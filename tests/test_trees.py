@@ -13,7 +13,12 @@ WINDOW = 3
 
 
 def built(inputs, target, **config):
-    return ENTRY.build(inputs, target, True, BoostedTreesConfig(**{"window": WINDOW, "n_iterations": 20} | config))
+    return ENTRY.build(
+        inputs,
+        target,
+        True,
+        BoostedTreesConfig(**{"window": WINDOW, "n_iterations": 60, "learning_rate": 0.5} | config),
+    )
 
 
 def lag(sequence, t, i, nothing=np.nan):
@@ -99,9 +104,14 @@ def library(kind, train, validation, features, **options):
     if y.ndim == 1:
         y, goal = y[:, None], goal[:, None]
     for column, wanted in zip(y.T, goal.T, strict=True):
-        fit = {"max_iter": 20, "min_samples_leaf": 10, "max_leaf_nodes": 7, "early_stopping": True} | options
+        fit = (
+            {"max_iter": 60, "learning_rate": 0.5, "min_samples_leaf": 10, "max_leaf_nodes": 7}
+            | {"early_stopping": True}
+            | options
+        )
         model = kind(**fit).fit(x, column, X_val=judged, y_val=wanted)
         n = int(np.argmax(model.validation_score_))
+        assert 0 < n < 60
         staged = model.staged_predict if kind is HistGradientBoostingRegressor else model.staged_decision_function
         yield list(staged(judged))[n - 1]
 
