@@ -43,8 +43,8 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
     direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
     (excess over the Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes,
-    peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value), trained_length. Numbers that a trial
-    did not get to are nan or None.
+    peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value),
+    trained_length. Numbers that a trial did not get to are nan or None.
     """
     digests: dict[tuple[str, str], str] = {}
     described: dict[str, dict[str, Any]] = {}
