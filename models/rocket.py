@@ -10,12 +10,14 @@ where x is zero outside the sequence and every other kernel counts only the step
 
 Shares change in jumps, so that the last bit of c_t may matter, and with it the order of summation. Inputs are therefore
 rounded to multiples of 2^-24 of about the largest training input: every sum is then exact in float64, and a batch, its
-members and a GPU agree. No compiler runs either: the transform in aeon takes a minute or more to compile on first use.
+members and a GPU agree. The transform in aeon gives the same features, but is compiled on first use, which
+takes longer than a trial.
 
-Ridge decision values are no log-odds. As in Platt 1999, a scale for them comes from values that the fit did not see, here those
-of leaving out each training sequence in turn, for which ridge regression has a formula:
+Ridge decision values are no log-odds. As in Platt 1999, a scale for them comes from values that the fit did not see, here
+those of leaving out each of the N training sequences in turn, for which ridge regression has a formula; and the goals q stop
+one sequence of unknown class short of certainty, lest classes that training separates be given infinite odds:
 
-    p(y = k | x) ∝ exp(a f_k(x))        a = argmax Σ_n log p(y_n | f without n)
+    p(k | x) ∝ exp(a f_k(x))        a = argmax Σ_x Σ_k q_k(x) log p(k | f without x)        q_k = (N [k = y] + 1 / K) / (N + 1)
 """
 
 from __future__ import annotations
@@ -270,14 +272,15 @@ def ridge(features: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def confidence(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """The scale at which decision values (N, K), as logits, make labels (N,) likeliest; between 0.1 and 100."""
+    """The scale at which decision values (N, K), as logits, fit labels (N,) best; between 0.1 and 100."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
-    rows = np.arange(len(labels))
+    n, n_classes = decisions.shape
+    goals = (n * np.eye(n_classes)[labels] + 1 / n_classes) / (n + 1)  # (N, K)
 
     def surprise(log_scale: float) -> float:
-        return -float(log_softmax(np.exp(log_scale) * decisions, axis=1)[rows, labels].mean())
+        return -float((goals * log_softmax(np.exp(log_scale) * decisions, axis=1)).sum(1).mean())
 
     best = minimize_scalar(surprise, bounds=(np.log(0.1), np.log(100.0)), method="bounded")
     return float(np.exp(best.x))

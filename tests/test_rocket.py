@@ -108,16 +108,14 @@ def test_leaving_one_out_by_formula_is_refitting_without_it(n_goals):
     np.testing.assert_allclose(features @ coefficients + intercepts, expected, atol=1e-9)
 
 
-def test_no_scale_makes_the_labels_likelier_than_the_confidence_found():
+def test_confidence_is_the_likeliest_scale_but_for_one_sequence_of_unknown_class():
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 200)
-    decisions = np.eye(3)[labels] + rng.normal(size=(200, 3))
-
-    def surprise(scale):
-        return torch.nn.functional.cross_entropy(torch.tensor(scale * decisions), torch.tensor(labels)).item()
-
-    scale = confidence(decisions, labels)
-    assert surprise(scale) <= min(surprise(0.99 * scale), surprise(1.01 * scale))
+    labels = rng.integers(0, 3, 2000)
+    scores = 2 * np.eye(3)[labels] + rng.normal(size=(2000, 3))  # so that log p(k | score) = 2 score_k + constant
+    assert confidence(scores, labels) == pytest.approx(2, rel=0.1)
+    separate = 2 * np.eye(3)[np.arange(30) % 3] - 1  # thirty, without an error
+    odds = np.exp(2 * confidence(separate, np.arange(30) % 3))
+    assert odds == pytest.approx((30 + 1 / 3) / (1 / 3), rel=1e-2)
 
 
 def test_frequencies_are_told_apart_with_honest_confidence():
