@@ -39,7 +39,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab on this machine
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
 
 test: $(STAMP) ## run the tests, minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP) ## run the slow tests: kills, timeouts, whole suites
 	$(BIN)/python -m pytest -m slow

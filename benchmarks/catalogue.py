@@ -70,25 +70,22 @@ def markdown() -> str:
 
 def _row(entry: ModelEntry) -> Row:
     taken = [kind for kind in KINDS if entry.refuses(*kind) is None]
-    built = [_build(entry, kind) for kind in taken]
+    typical = taken[0]._replace(inputs=type(taken[0].inputs)(8, 100, 32))
+    config, _ = size_to_budget(entry, *typical, entry.config, BUDGET)
+    built = [registry.build(entry, *kind, config, seed=0) for kind in taken]
     forms = {predictor.causal for predictor in built}
-    causal = "as the task asks" if len(forms) == 2 else "yes" if True in forms else "no"
+    count = backbone_parameters(entry, *typical, config) if entry.width else 0
     return Row(
         model=entry.name,
         family=entry.family,
         summary=entry.summary,
-        causal=causal,
+        causal="as the task asks" if len(forms) == 2 else "yes" if True in forms else "no",
         streams=_streams([predictor for predictor in built if predictor.causal]),
         state=entry.state.replace("*", "·"),
-        parameters=_parameters(entry, taken[0]),
+        parameters=f"{count:,} ({entry.width} {getattr(config, entry.width)})" if entry.width else "by its fit",
         accepts=_accepts(taken),
         source=entry.source,
     )
-
-
-def _build(entry: ModelEntry, kind: Kind) -> Predictor:
-    config, _ = size_to_budget(entry, *kind, entry.config, BUDGET)
-    return registry.build(entry, *kind, config, seed=0)
 
 
 def _streams(causal: list[Predictor]) -> str:
@@ -96,14 +93,6 @@ def _streams(causal: list[Predictor]) -> str:
         return "no"
     constant = all(predictor.state_bytes(1) == predictor.state_bytes(10**6) for predictor in causal)
     return "in constant state" if constant else "in a state that grows to a bound"
-
-
-def _parameters(entry: ModelEntry, kind: Kind) -> str:
-    if entry.width is None:
-        return "by its fit"
-    kind = kind._replace(inputs=type(kind.inputs)(8, 100, 32))
-    config, _ = size_to_budget(entry, *kind, entry.config, BUDGET)
-    return f"{backbone_parameters(entry, *kind, config):,} ({entry.width} {getattr(config, entry.width)})"
 
 
 def _accepts(taken: list[Kind]) -> str:

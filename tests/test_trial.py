@@ -95,7 +95,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(arguments, error, message):
         ("lstm", None, {}, "width is not set"),
         ("transformer", 10, {}, "raise it"),
         ("transformer", None, {"width": 5}, "not a multiple"),
-        ("tcn", 2000, {"kernel_size": 1}, "tcn on adding cannot be built"),
+        ("tcn", 2000, {"kernel_size": 1}, "kernel_size must be at least 2"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_before_anything_runs(model, budget, config, message):
