@@ -8,7 +8,9 @@ the parameter budget.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import InputSpec, ParameterCounts, Predictor, RealInput, State, TargetSpec
@@ -42,6 +44,7 @@ class NeuralPredictor(Predictor):
             if isinstance(inputs, RealInput)
             else nn.Embedding(inputs.vocabulary, width)
         )
+        self.encode = affine if isinstance(inputs, RealInput) else embed
         self.backbone = backbone
         self.readout = nn.Linear(width, target.n_outputs)
         self.causal = backbone.causal
@@ -51,11 +54,15 @@ class NeuralPredictor(Predictor):
     ) -> tuple[Tensor, State]:
         if state and not self.causal:
             raise ValueError("a non-causal model takes whole sequences; it carries no state from chunk to chunk")
-        if lengths is not None and bool((lengths == inputs.shape[1]).all()):
-            lengths = None  # nothing is padded: backbones have a shorter way
-        features = self.encoder(blank_padding(inputs, lengths))  # (B, T, C) or (B, T) → (B, T, D)
+        if lengths is not None:
+            if bool((lengths == inputs.shape[1]).all()):
+                lengths = None  # nothing is padded: backbones have a shorter way
+            else:
+                inputs = blank_padding(inputs, lengths)
+        parts = self._modules
+        features = self.encode(parts["encoder"], inputs)  # (B, T, C) or (B, T) → (B, T, D)
         features, state = self.backbone(features, state or None, lengths)  # (B, T, D)
-        return self.readout(features), state  # (B, T, D) → (B, T, K)
+        return affine(parts["readout"], features), state  # (B, T, D) → (B, T, K)
 
     def initial_state(self, batch_size: int) -> State:
         return self.backbone.initial_state(batch_size)
@@ -65,6 +72,17 @@ class NeuralPredictor(Predictor):
 
     def parameter_counts(self) -> ParameterCounts:
         return ParameterCounts(count(self.backbone), count(self.encoder), count(self.readout))
+
+
+def affine(layer: Any, inputs: Tensor) -> Tensor:
+    """A linear layer without the cost of a module's call, which for one step is more than that of its product."""
+    weights = layer._parameters
+    return F.linear(inputs, weights["weight"], weights["bias"])
+
+
+def embed(layer: Any, tokens: Tensor) -> Tensor:
+    """An embedding, likewise."""
+    return F.embedding(tokens, layer._parameters["weight"])
 
 
 def count(module: nn.Module) -> int:

@@ -30,7 +30,7 @@ from models.contract import (
     refuses_causal,
     valid_steps,
 )
-from models.predictor import Backbone, NeuralPredictor, required_width
+from models.predictor import Backbone, NeuralPredictor, affine, required_width
 from models.recurrent_cells import ARCHITECTURES, Kind, Norms, Weights, reverse, unroll
 from models.recurrent_initialisation import initialise, initialise_chrono
 
@@ -124,7 +124,7 @@ class Recurrent(Backbone):
         before = None if state is None else state[: self.kind.n_states]
         if self.steps and not self.training and features.shape[1] == 1:
             outputs, after = self._run_step(features, before or self._zeros(len(features)), lengths)
-            return self.projection(outputs), after  # (B, 1, H) → (B, 1, D)
+            return affine(self._modules["projection"], outputs), after  # (B, 1, H) → (B, 1, D)
         features = self.input_dropout(features)
         if self.config.layer_norm or self._masked():
             mask = self._mask(state, len(features)) if self._masked() else None
@@ -168,15 +168,20 @@ class Recurrent(Backbone):
 
         Written for latency: here a microsecond counts, so views are taken by the calls that make them fastest.
         """
-        hidden = features.select(1, 0)  # (B, 1, D) → (B, D)
-        states = []
-        for layer, weights in enumerate(self._weights()):
-            after = self.kind.step(hidden, [part.select(1, layer) for part in before], weights)  # (B, H)
-            hidden = after[0] + hidden if layer > 0 and self.config.residual else after[0]
-            states.append(after)
-        joined = _layers(states)
-        outputs = joined[0] if len(states) == 1 else hidden.unsqueeze(1)  # (B, 1, H)
-        return outputs, joined if lengths is None else self._keep_where_empty(before, joined, lengths)
+        hidden = features.squeeze(1)  # (B, 1, D) → (B, D)
+        if self.config.n_layers == 1:
+            block: Any = self.fused[0]
+            states = self.kind.step(hidden, [part.squeeze(1) for part in before], block._flat_weights)  # (B, H)
+            after = tuple([part.unsqueeze(1) for part in states])  # (B, H) → (B, 1, H)
+            outputs = after[0]
+        else:
+            layers = []
+            for layer, weights in enumerate(self._weights()):
+                step = self.kind.step(hidden, [part.select(1, layer) for part in before], weights)
+                hidden = step[0] + hidden if layer > 0 and self.config.residual else step[0]
+                layers.append(step)
+            after, outputs = _layers(layers), hidden.unsqueeze(1)  # (B, 1, H)
+        return outputs, after if lengths is None else self._keep_where_empty(before, after, lengths)
 
     def _run_cells(
         self, features: Tensor, before: State, mask: Tensor | None, lengths: Tensor | None
