@@ -43,7 +43,8 @@ class Run:
     def recall(self) -> Outcome | None:
         """What `remember` was told; None where anything may have changed since."""
         folder = self._folder()
-        if folder is None or not (folder / "finished.json").exists():
+        # The code of a plug-in may lie anywhere and change under its version, as an author's own does: then look again.
+        if folder is None or not (folder / "finished.json").exists() or entry_points(group="rnnbench.models"):
             return None
         try:
             kept = json.loads((folder / "finished.json").read_text())
@@ -91,9 +92,6 @@ class Run:
         )
         yield from (os.environ.get("MLFLOW_TRACKING_URI"), (self.results / "mlflow.db").exists())
         yield from (console.width, console.is_terminal, console.color_system)
-        # A plug-in's code lies anywhere; its version is all that can be told of it without loading it.
-        for point in entry_points(group="rnnbench.models"):
-            yield point.value, point.dist.version if point.dist else None
 
     def _files(self, folder: Path, trials: Sequence[str]) -> Iterator[Path]:
         yield self._file()

@@ -169,9 +169,8 @@ class FullyConvolutional(Backbone):
         rows = None if lengths is None else valid_steps(lengths, n_steps).flatten().nonzero()[:, 0].to(features.device)
         hidden = blank_padding(features, lengths).transpose(1, 2)  # (B, T, D) → (B, D, T)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = convolution(hidden)[
-                ..., -n_steps:
-            ]  # (B, n, T); an even kernel, padded evenly, gives one step more
+            # An even kernel, padded evenly, gives one step more.
+            hidden = convolution(hidden)[..., -n_steps:]  # (B, n, T)
             hidden = self.dropout(F.relu(norm(hidden)) if rows is None else _normalise_valid(hidden, norm, rows))
         if self.scope == "step":
             return self.projection(hidden.transpose(1, 2)), ()  # (B, H, T) → (B, T, D)

@@ -133,9 +133,8 @@ class LinearRecurrentUnit(Layer):
         self.log_theta = nn.Parameter((config.max_phase * turns).log())
         self.log_gamma = nn.Parameter((1 - radius**2).sqrt().log())
         self.project_in = nn.Linear(width, 2 * width, bias=False)  # B, real and imaginary parts by turns
-        self.project_out = nn.Linear(
-            2 * width, width, bias=False
-        )  # Re(C h) = Re C Re h - Im C Im h, the sign in the weight
+        # Re(C h) = Re C Re h - Im C Im h, the sign in the weight.
+        self.project_out = nn.Linear(2 * width, width, bias=False)
         self.feedthrough = nn.Parameter(torch.randn(width))  # D
         self.glu = nn.Linear(width, 2 * width)
         # Glorot's variances; that of B is halved since each input is used twice, by the real and the imaginary part.

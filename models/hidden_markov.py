@@ -215,9 +215,6 @@ def _refuses_mixture(inputs: InputSpec, target: TargetSpec, causal: bool) -> str
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: HiddenMarkovConfig) -> Predictor:
-    reason = outputs.refuses(inputs, target, causal)
-    if reason is not None:
-        raise ValueError(reason)
     if isinstance(target, Real) and isinstance(inputs, RealInput):
         return MarkovForecaster(inputs, target, config)
     if target.future:

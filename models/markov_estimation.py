@@ -191,9 +191,8 @@ def _split_gaussians(
     moves = np.random.default_rng(options["random_state"]).normal(size=(n_states, n_gaussians, n_channels))
     spread = np.broadcast_to(variances[:, None], moves.shape)  # (S, M, C)
     prior: dict[str, Any]
-    match (
-        covariance_type
-    ):  # hmmlearn's parameters of the priors that make the update (prior + squares) / (prior + members)
+    # hmmlearn's parameters of the priors that make the update (prior + squares) / (prior + members).
+    match covariance_type:
         case "diag":
             covariances, prior = spread, {"covars_prior": (_PRIOR - 3) / 2, "covars_weight": _PRIOR / 2}
         case "spherical":

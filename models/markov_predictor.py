@@ -57,9 +57,8 @@ class HiddenMarkovConfig:
     max_sequences: int = 1000
     covariance_type: CovarianceType = "diag"
     n_gaussians: int = 1
-    emission: str = (
-        "gaussian"  # no Literal: which of them fits depends on the values of the inputs, not on the task's kind
-    )
+    # No Literal: which of them fits depends on the values of the inputs, not on the task's kind.
+    emission: str = "gaussian"
     min_variance: float = 1e-3
     pseudocount: float = 1.0
 

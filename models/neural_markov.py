@@ -265,9 +265,6 @@ class NeuralMarkovForecaster(NeuralMarkovPredictor):
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: NeuralMarkovConfig) -> Predictor:
-    reason = outputs.refuses(inputs, target, causal)
-    if reason is not None:
-        raise ValueError(reason)
     if isinstance(target, Real) and isinstance(inputs, RealInput):
         return NeuralMarkovForecaster(inputs, target, config)
     if target.future:

@@ -104,12 +104,10 @@ class Recurrent(Backbone):
             )
             for i in range(n_blocks)
         )
-        self.blocks = nn.ModuleList(
-            self.fused
-        )  # the same, registered; the plain tuple is read without a search by name
-        self.n_weights = (
-            4 * self.depth * self.n_directions
-        )  # tensors of a block: W, U, b and b' of each layer and direction
+        # The same, registered; the plain tuple is read without a search by name.
+        self.blocks = nn.ModuleList(self.fused)
+        # Tensors of a block: W, U, b and b' of each layer and direction.
+        self.n_weights = 4 * self.depth * self.n_directions
         self.projection = nn.Linear(read, features)
         self.norms = nn.ModuleList(
             Norms(self.kind, self.width, config.layer_norm) for _ in range(config.n_layers * self.n_directions)

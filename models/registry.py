@@ -76,7 +76,13 @@ def entry(name: str) -> ModelEntry:
 def build(
     model: ModelEntry, inputs: InputSpec, target: TargetSpec, causal: bool, config: object, seed: int
 ) -> Predictor:
-    """A predictor whose initial weights depend on ``seed`` alone; torch's global generator is left as it was."""
+    """A predictor whose initial weights depend on ``seed`` alone; torch's global generator is left as it was.
+
+    Raises ValueError with the reason where the model refuses such a task.
+    """
+    reason = model.refuses(inputs, target, causal)
+    if reason is not None:
+        raise ValueError(reason)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.build(inputs, target, causal, config)

@@ -297,9 +297,6 @@ def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: MiniRocketConfig) -> Predictor:
-    reason = _refuses(inputs, target, causal)
-    if reason is not None:
-        raise ValueError(reason)
     return MiniRocket(inputs, target, config)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -39,7 +39,7 @@ class Bare(nn.Module):
         return self.readout(self.projection(self.layers(self.encoder(inputs))[0]))
 
 
-def medians(turns: list[Callable[[], object]], n_turns: int, n_calls: int) -> list[float]:
+def medians(turns: Sequence[Callable[[], object]], n_turns: int, n_calls: int = 1) -> list[float]:
     """Seconds per call of each, the median over turns taken in rotation."""
     seconds: list[list[float]] = [[] for _ in turns]
     for turn in range(n_turns + 1):

@@ -7,12 +7,11 @@ for one that was interrupted from spinning.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from perf_recurrent import medians
 from torch import Tensor, nn
 
 from benchmarks.fitting import FitConfig, make_optimiser, training_step
@@ -61,18 +60,6 @@ def training_step_of(model: nn.Module, n: int, n_steps: int, device: torch.devic
         loss.item()
 
     return step
-
-
-def medians(turns: list[Callable[[], None]], n_turns: int) -> list[float]:
-    """Seconds per call of each, the median over turns taken in rotation."""
-    seconds: list[list[float]] = [[] for _ in turns]
-    for turn in range(n_turns + 1):
-        for call, kept in zip(turns, seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            if turn:  # the first is a warm-up
-                kept.append(time.perf_counter() - start)
-    return [statistics.median(kept) for kept in seconds]
 
 
 def rivals(n_layers: int) -> list[nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def test_a_new_module_another_device_or_another_store_makes_a_run_look_again(
     assert run.recall() is None
     (tmp_path / "results" / "mlflow.db").write_text("{}")
     (tmp_path / "project" / "models" / "gru.py").write_text("")
+    assert run.recall() is None
+
+
+def test_with_a_plug_in_a_run_looks_again_for_its_code_may_have_changed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("memoryless", "memoryless:ENTRIES", "rnnbench.models")
+    monkeypatch.setattr(finished, "entry_points", lambda group: EntryPoints([point]).select(group=group))
     assert run.recall() is None
 
 

@@ -1,6 +1,7 @@
 """The contract over the whole registry, and proof that its checks find what they are for."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -53,6 +54,15 @@ def test_the_formula_of_the_state_gives_its_bytes(name):
     letters |= {letter: settings[name] for letter, name in fields.items() if name in settings}
     for t in (1, 5, 2000):
         assert 8 * eval(entry.state, {"__builtins__": {}}, settings | letters | {"t": t}) == predictor.state_bytes(t)
+
+
+@pytest.mark.parametrize("kind", checking.KINDS, ids=str)
+def test_a_model_is_not_built_for_what_it_refuses_and_says_why(kind):
+    refused = [entry for entry in registry.entries().values() if entry.refuses(*kind) is not None]
+    assert refused
+    for entry in refused:
+        with pytest.raises(ValueError, match=re.escape(entry.refuses(*kind))):
+            registry.build(entry, *kind, entry.config, 0)
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name():
