@@ -1,6 +1,6 @@
 """How fast the recurrent models are beside bare torch.nn modules of the same size, in one run: ``make perf``.
 
-Not a test: a clock on a shared machine decides nothing. Rivals take turns, and the median of their turns counts.
+Not a test: a clock on a shared machine decides nothing. Rivals take turns, and the median over the rounds counts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from benchmarks.fitting import FitConfig, make_optimiser, training_step
@@ -39,17 +40,29 @@ class Bare(nn.Module):
         return self.readout(self.projection(self.layers(self.encoder(inputs))[0]))
 
 
-def medians(turns: Sequence[Callable[[], object]], n_turns: int, n_calls: int = 1) -> list[float]:
-    """Seconds per call of each, the median over turns taken in rotation."""
-    seconds: list[list[float]] = [[] for _ in turns]
-    for turn in range(n_turns + 1):
-        for call, kept in zip(turns, seconds, strict=True):
+def rounds(rivals: Sequence[Callable[[], object]], n_rounds: int, n_calls: int = 1) -> list[list[float]]:
+    """Seconds per call of each in every round; rivals go forwards and backwards by turns, so that none comes first."""
+    seconds: list[list[float]] = [[] for _ in rivals]
+    for turn in range(n_rounds + 1):
+        for call, kept in list(zip(rivals, seconds, strict=True))[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             for _ in range(n_calls):
                 call()
             if turn:  # the first is a warm-up
                 kept.append((time.perf_counter() - start) / n_calls)
-    return [statistics.median(kept) for kept in seconds]
+    return seconds
+
+
+def medians(rivals: Sequence[Callable[[], object]], n_rounds: int, n_calls: int = 1) -> list[float]:
+    """Seconds per call of each, the median over the rounds."""
+    return [statistics.median(kept) for kept in rounds(rivals, n_rounds, n_calls)]
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The median of the rounds' ratios with its 95 % interval, by the order statistics (the sign test turned round)."""
+    ratios = sorted(own / their for own, their in zip(ours, theirs, strict=True))
+    outside = int(binom(len(ratios), 0.5).ppf(0.025))  # so many lie below the interval at least
+    return f"{statistics.median(ratios):.3f} ({ratios[outside - 1]:.3f} .. {ratios[-outside]:.3f})"
 
 
 def batch() -> SequenceBatch:
@@ -95,9 +108,10 @@ def training() -> None:
         rivals = [bare_step(bare, data), own_step(name, data)]
         if name in UNFUSED:
             rivals.append(own_step(name, data, **dict([UNFUSED[name]])))
-        theirs, ours, *unfused = medians(rivals, n_turns=9, n_calls=5)
-        more = f", with {UNFUSED[name][0]} {unfused[0] / theirs:.2f}" if unfused else ""
-        print(f"  {name:10} {1e3 * theirs:6.2f} ms → {1e3 * ours:6.2f} ms, ratio {ours / theirs:.3f}{more}")
+        theirs, ours, *unfused = rounds(rivals, 100)
+        more = f", with {UNFUSED[name][0]} {median_ratio(unfused[0], theirs)}" if unfused else ""
+        shown = f"{1e3 * statistics.median(theirs):6.2f} ms → {1e3 * statistics.median(ours):6.2f} ms"
+        print(f"  {name:10} {shown}, ratio {median_ratio(ours, theirs)}{more}", flush=True)
 
 
 def streaming() -> None:
@@ -109,9 +123,10 @@ def streaming() -> None:
         encoder, cell = nn.Linear(8, 32), cell_kind(32, WIDTH)
         readouts = nn.Linear(WIDTH, 4), nn.Sequential(nn.Linear(WIDTH, 32), nn.Linear(32, 4))
         rivals = [_walk_cell(encoder, cell, readout, inputs[:, 0]) for readout in readouts]
-        bare, through, ours = medians([*rivals, _walk(predictor, inputs)], n_turns=25, n_calls=200)
-        shown = f"{1e6 * bare:6.1f} and {1e6 * through:6.1f} µs → {1e6 * ours:6.1f} µs"
-        print(f"  {name:10} {shown}, ratio {ours / bare:.3f} and {ours / through:.3f}")
+        bare, through, ours = rounds([*rivals, _walk(predictor, inputs)], n_rounds=400, n_calls=20)
+        shown = " and ".join(f"{1e6 * statistics.median(theirs):6.1f}" for theirs in (bare, through))
+        ratios = " and ".join(median_ratio(ours, theirs) for theirs in (bare, through))
+        print(f"  {name:10} {shown} µs → {1e6 * statistics.median(ours):6.1f} µs, ratio {ratios}")
 
 
 def _walk(predictor: nn.Module, inputs: Tensor) -> Callable[[], object]:

@@ -70,7 +70,7 @@ def rivals(n_layers: int) -> list[nn.Module]:
     return [BareGRU(n_layers), *built]
 
 
-def main(n_turns: int = 9, n_threads: int = 2) -> None:
+def main(n_rounds: int = 9, n_threads: int = 2) -> None:
     torch.set_num_threads(n_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"Training step on {device}, {n_threads} threads, H = {WIDTH}: torch.nn.GRU in ms, and how many times faster")
@@ -79,7 +79,7 @@ def main(n_turns: int = 9, n_threads: int = 2) -> None:
         for n_steps in LENGTHS:
             models = [model for n_layers in LAYERS for model in rivals(n_layers)]
             turns = [training_step_of(model, n, n_steps, device) for model in models]
-            seconds = medians(turns, n_turns if n * n_steps <= N_VALUES else max(3, n_turns // 3))
+            seconds = medians(turns, n_rounds if n * n_steps <= N_VALUES else max(3, n_rounds // 3))
             row = f"{n:4}{n_steps:6}"
             for first in range(0, len(seconds), 1 + len(NAMES)):
                 gru, *others = seconds[first : first + 1 + len(NAMES)]
