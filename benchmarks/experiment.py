@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks import evaluation, fitting, provenance
 from benchmarks.fitting import FitConfig, Row
+from benchmarks.metrics import Parts
 from benchmarks.parameters import configure
 from benchmarks.profiling import PeakMemory
 from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
@@ -124,14 +125,12 @@ class Experiment:
             order = torch_generator("batch", self.trial.task, self.trial.seed)
             # Dropout draws from torch's global generator: seeded here, so that a trial by hand draws the same.
             torch.manual_seed(seed_for("dropout", self.trial.task, self.trial.model, self.trial.seed))
-            fitted = fitting.fit(
-                self.predictor, self.task.target, self.task.metrics[0], train, validation, config, order, self._log
-            )
+            fitted = fitting.fit(self.predictor, self.task.problem, train, validation, config, order, self._log)
             self.steps, self.best_step = fitted.steps, fitted.best_step
             self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
-        self.validation = self._evaluate(validation).values()
+        self.validation = self._evaluate(validation).values
 
     def _fit_own(self, predictor: SelfFitting) -> None:
         train, validation, _ = self.splits
@@ -145,7 +144,7 @@ class Experiment:
         started = time.perf_counter()
         result = self._evaluate(validation)
         self.seconds["validate"] = time.perf_counter() - started
-        value = result.values()[self.task.metrics[0].name]
+        value = result.values[self.task.metrics[0].name]
         self.steps = self.best_step = 0
         self._log(Row(0, self.seconds["train"], None, None, result.loss, value, True))
 
@@ -155,7 +154,7 @@ class Experiment:
         started = time.perf_counter()
         evaluated = self._evaluate(test)
         self.seconds["test"] = time.perf_counter() - started
-        values = evaluated.values()
+        values = evaluated.values
         for name, value in values.items():
             if not math.isfinite(value):
                 raise InvalidMetric(f"{name} is {value} on the test split")
@@ -176,21 +175,18 @@ class Experiment:
             reference=reference.value if reference else None,
             score=None if goal is None or goal == floor else (values[primary.name] - floor) / (goal - floor),
             equals_floor=values[primary.name] == floor,
-            length_sweep={str(n): self._evaluate(task.test_at(n)).values()[primary.name] for n in tested},
-            optimum_gap=self._gap(evaluated.terms[primary.name]),
+            length_sweep={str(n): self._evaluate(task.test_at(n)).values[primary.name] for n in tested},
+            optimum_gap=self._gap(evaluated.parts[primary.name]),
         )
 
-    def _gap(self, terms: Tensor) -> Gap | None:
+    def _gap(self, ours: Parts) -> Gap | None:
         """Excess over the Bayes optimum, paired over the test sequences."""
         test, primary = self.splits.test, self.task.metrics[0]
         optimal = self.task.optimal_outputs(test)
         if optimal is None or len(test) < 2:
             return None
-        optimal_terms = primary.terms(optimal[test.scored], test.targets[test.scored])
-        excess = terms - optimal_terms if primary.direction == "lower" else optimal_terms - terms
-        sequence = test.scored.nonzero()[:, 0]  # (N,)
-        total = torch.zeros(len(test), dtype=torch.float64).index_add_(0, sequence, excess)
-        mean, low, high = t_interval((total / test.scored.sum(1).clamp(min=1)).numpy())
+        best, mine = primary.parts(optimal, test).per_sequence(), ours.per_sequence()  # (B,), (B,)
+        mean, low, high = t_interval((mine - best if primary.direction == "lower" else best - mine).numpy())
         return Gap(mean, low, high, len(test))
 
     def finish(self) -> Result:
@@ -216,10 +212,10 @@ class Experiment:
     @cached_property
     def outputs(self) -> Tensor:
         """Outputs (B, T, K) on the test split, on the CPU, for figures."""
-        return evaluation.predict(self.predictor, self.splits.test, self.device)
+        return evaluation.predict(self.predictor, self.task.problem, self.splits.test, self.device)
 
     def _evaluate(self, split: Any) -> evaluation.Evaluation:
-        return evaluation.evaluate(self.predictor, self.task.target, self.task.metrics, split, self.device)
+        return evaluation.evaluate(self.predictor, self.task.problem, split, self.device)
 
     def _log(self, row: Row) -> None:
         self.curve.append(row._asdict())

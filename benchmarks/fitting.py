@@ -16,9 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation import evaluate
-from benchmarks.metrics import Metric
-from models.contract import Predictor, SequenceBatch, TargetSpec
+from benchmarks.evaluation import Problem, evaluate
+from models.contract import Predictor, SequenceBatch, State, TargetSpec
 
 POOL = 16
 """Batches sorted by length together: enough to make batches of like lengths, few enough to keep their order random."""
@@ -28,6 +27,8 @@ POOL = 16
 class FitConfig:
     """How a model is fitted by gradient. A suite may vary any field.
 
+    window: truncated backpropagation through time: an update every so many steps, the state going on without its gradient
+    (Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490); None: the task's own window, or else whole sequences.
     learning_rate: the model's own default unless set. schedule: the learning rate constant, or falling to zero along half a
     cosine over n_steps. momentum: for sgd. weight_decay: decoupled for adamw, an L2 penalty for the others.
     clip_norm: bound on the global norm of the gradient; clip_value: on each element; None: unbounded. batch_size: sequences.
@@ -43,6 +44,7 @@ class FitConfig:
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0
     clip_value: float | None = None
+    window: int | None = None
     batch_size: int = 64
     n_steps: int = 500
     evaluate_every: int = 50
@@ -56,7 +58,7 @@ class FitConfig:
         for name in ("learning_rate", "momentum", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("clip_norm", "clip_value", "patience"):
+        for name in ("clip_norm", "clip_value", "patience", "window"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, or null for none, got {value}")
@@ -97,8 +99,7 @@ class Fitted(NamedTuple):
 
 def fit(
     predictor: Predictor,
-    target: TargetSpec,
-    primary: Metric,
+    problem: Problem,
     train: SequenceBatch,
     validation: SequenceBatch,
     config: FitConfig,
@@ -113,7 +114,11 @@ def fit(
     train, validation = train.to(device), validation.to(device)
     optimiser = make_optimiser(predictor, config)
     scheduler = make_schedule(optimiser, config)
+    primary, selecting = problem.metrics[0], problem.selecting()
     batches = bucketed_batches(train.lengths, config.batch_size, generator)
+    window = config.window or problem.window
+    chunks = _chunks(train, batches, window)
+    state: State | None = None
     best_key: tuple[float, float] | None = None
     best_step, best_weights, stale = 0, copy.deepcopy(predictor.state_dict()), 0
     losses: list[Tensor] = []
@@ -123,7 +128,8 @@ def fit(
     step = 0
     for step in range(1, config.n_steps + 1):
         predictor.train()
-        loss, norm = training_step(predictor, target, train.select(next(batches)), optimiser, config)
+        batch, state = _next_scored(predictor, chunks, state, window is None)
+        loss, norm, state = training_step(predictor, problem.target, batch, optimiser, config, state)
         scheduler.step()
         losses.append(loss)
         norms.append(norm)
@@ -135,8 +141,8 @@ def fit(
         synchronise(device)
         now = time.perf_counter()
         train_seconds += now - clock
-        result = evaluate(predictor, target, (primary,), validation, device)
-        value = result.values()[primary.name]
+        result = evaluate(predictor, selecting, validation, device)
+        value = result.values[primary.name]
         if not all(map(math.isfinite, (value, result.loss))):
             raise Diverged(f"validation gave {primary.name} {value} and loss {result.loss} at step {step}")
         key = (value if primary.direction == "higher" else -value, -result.loss)
@@ -156,17 +162,30 @@ def fit(
     return Fitted(step, best_step, train_seconds, validate_seconds)
 
 
+class Update(NamedTuple):
+    """loss: before the update. norm: the gradient's, before clipping. state: after the batch. None has a gradient."""
+
+    loss: Tensor
+    norm: Tensor
+    state: State
+
+
 def training_step(
-    predictor: Predictor, target: TargetSpec, batch: SequenceBatch, optimiser: torch.optim.Optimizer, config: FitConfig
-) -> tuple[Tensor, Tensor]:
-    """One update; returns the loss before it and the gradient's norm before clipping, both detached scalars."""
+    predictor: Predictor,
+    target: TargetSpec,
+    batch: SequenceBatch,
+    optimiser: torch.optim.Optimizer,
+    config: FitConfig,
+    state: State | None = None,
+) -> Update:
+    """One update from a batch, which goes on from ``state`` where one is given."""
     optimiser.zero_grad(set_to_none=True)
-    outputs, _ = predictor(batch.inputs, None, batch.lengths)  # (B, T, K)
+    outputs, after = predictor(batch.inputs, state, batch.lengths)  # (B, T, K)
     loss = target.loss(outputs, batch)
     loss.backward()
     norm = clip_gradients(list(predictor.parameters()), config)
     optimiser.step()
-    return loss.detach(), norm
+    return Update(loss.detach(), norm, tuple(tensor.detach() for tensor in after))
 
 
 def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> Tensor:
@@ -200,6 +219,31 @@ def make_schedule(optimiser: torch.optim.Optimizer, config: FitConfig) -> torch.
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.n_steps)
     return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+def _chunks(
+    train: SequenceBatch, batches: Iterator[Tensor], window: int | None
+) -> Iterator[tuple[SequenceBatch, bool]]:
+    """The windows of one batch after another, for ever, and whether each begins its sequences."""
+    for index in batches:
+        is_first = True
+        for chunk in train.select(index).windows(window):
+            yield chunk, is_first
+            is_first = False
+
+
+def _next_scored(
+    predictor: Predictor, chunks: Iterator[tuple[SequenceBatch, bool]], state: State | None, whole: bool
+) -> tuple[SequenceBatch, State | None]:
+    """The next window with something to score, and the state before it: windows without are read, and teach nothing."""
+    for chunk, is_first in chunks:
+        state = None if is_first else state
+        # A whole sequence has a scored step; to look would make a GPU wait.
+        if whole or bool(chunk.scored.any()):
+            return chunk, state
+        with torch.no_grad():
+            _, state = predictor(chunk.inputs, state, chunk.lengths)
+    raise AssertionError("batches never end")
 
 
 def bucketed_batches(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

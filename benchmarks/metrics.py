@@ -1,27 +1,42 @@
 """Metrics over the scored steps: name, unit, direction, definition, and the margin within which two values are equal.
 
-Every metric is a mean of *per-sequence or per-step terms* over the scored steps of a split; `Metric.terms` gives the
-terms, so that two predictors can be compared pairwise on the same test set.
+Every metric is a ratio of two sums over the sequences of a split, of which `Metric.parts` gives the terms: an error over
+steps, edits over symbols, twice the hits over what was found and what was there. So two predictors can be compared
+sequence by sequence, and a split can be evaluated in batches of any size.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.contract import SequenceBatch
+
+
+class Parts(NamedTuple):
+    """Above and below the line for each sequence, (B,) float64 on the CPU."""
+
+    over: Tensor
+    under: Tensor
+
+    def per_sequence(self) -> Tensor:
+        """(B,): each sequence's own ratio, 0 where it has nothing to score."""
+        return self.over / self.under.clamp(min=1e-300)
+
 
 @dataclass(frozen=True)
-class Metric:
-    """One number that says how well a predictor did on a split.
+class Metric(ABC):
+    """One number that says how well a predictor did on a split: ``link(sum of over / sum of under)``.
 
-    terms(outputs, targets): (N, K), (N,) or (N, n) at the scored steps → (N,) float64 terms, whose mean is the metric.
-    A NaN among the outputs makes its term NaN. unit: as printed on axes. direction: which way is better. margin: a
-    difference that is practically none.
+    unit: as printed on axes. direction: which way is better. margin: a difference that is practically none. link: turns
+    the ratio into what is reported, as the exponential turns nats into a perplexity; it must be increasing.
     """
 
     name: str
@@ -29,15 +44,41 @@ class Metric:
     direction: Literal["higher", "lower"]
     definition: str
     margin: float
-    terms: Callable[[Tensor, Tensor], Tensor]
+    link: Callable[[float], float] = float
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
-        """The mean over all scored steps, in float64."""
-        return float(self.terms(outputs, targets).mean())
+    decoded: ClassVar[bool] = False
+    """Whether `parts` is given what the predictor says when it goes on from its own answers, (B, U) int64 padded with -1,
+    instead of its outputs for the true inputs, (B, T, K)."""
+
+    @abstractmethod
+    def parts(self, outputs: Tensor, batch: SequenceBatch) -> Parts:
+        """The terms of both sums; a NaN among a sequence's scored outputs makes its term NaN."""
+
+    def value(self, parts: Parts) -> float:
+        """The metric over the sequences whose parts these are."""
+        ratio = float(parts.over.sum() / parts.under.sum())
+        return self.link(ratio) if math.isfinite(ratio) else ratio
 
     def better(self, a: float, b: float) -> bool:
         """Whether a is strictly better than b."""
         return a > b if self.direction == "higher" else a < b
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetric(Metric):
+    """A mean over the scored steps. terms(outputs, targets): (N, K), (N,) or (N, n) at those steps → (N,) float64."""
+
+    terms: Callable[[Tensor, Tensor], Tensor]
+
+    def parts(self, outputs: Tensor, batch: SequenceBatch) -> Parts:
+        terms = torch.zeros(batch.scored.shape, dtype=torch.float64, device=outputs.device)  # (B, T)
+        terms[batch.scored] = self.terms(outputs[batch.scored], batch.targets[batch.scored])
+        return Parts(terms.sum(1).cpu(), batch.scored.sum(1).double().cpu())
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        """The metric of (N, K) outputs for (N,) or (N, n) targets."""
+        ratio = float(self.terms(outputs, targets).mean())
+        return self.link(ratio) if math.isfinite(ratio) else ratio
 
 
 def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,27 +90,32 @@ def _nats(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.double(), targets, reduction="none")
 
 
-accuracy = Metric(
-    "accuracy", "fraction correct", "higher", "share of scored steps whose largest logit is the class", 0.01, _correct
+accuracy = StepMetric(
+    "accuracy",
+    "fraction correct",
+    "higher",
+    "share of scored steps whose largest logit is the class",
+    0.01,
+    terms=_correct,
 )
-cross_entropy = Metric(
-    "cross_entropy", "nats per step", "lower", "mean negative log-probability of the class", 0.005, _nats
+cross_entropy = StepMetric(
+    "cross_entropy", "nats per step", "lower", "mean negative log-probability of the class", 0.005, terms=_nats
 )
 
 
-def squared_error(unit: str = "squared units", scale: float = 1.0, margin: float = 0.001) -> Metric:
+def squared_error(unit: str = "squared units", scale: float = 1.0, margin: float = 0.001) -> StepMetric:
     """Mean squared error over scored steps and outputs, after multiplying both sides by ``scale``."""
 
     def terms(outputs: Tensor, targets: Tensor) -> Tensor:
         return ((outputs.double() - targets.double()) * scale).square().mean(-1)
 
-    return Metric("mse", unit, "lower", "mean squared error", margin, terms)
+    return StepMetric("mse", unit, "lower", "mean squared error", margin, terms=terms)
 
 
-def absolute_error(unit: str, scale: float = 1.0, margin: float = 0.01) -> Metric:
+def absolute_error(unit: str, scale: float = 1.0, margin: float = 0.01) -> StepMetric:
     """Mean absolute error over scored steps and outputs, in original units: both sides times ``scale``."""
 
     def terms(outputs: Tensor, targets: Tensor) -> Tensor:
         return ((outputs.double() - targets.double()) * scale).abs().mean(-1)
 
-    return Metric("mae", unit, "lower", "mean absolute error over all steps of the horizon", margin, terms)
+    return StepMetric("mae", unit, "lower", "mean absolute error over all steps of the horizon", margin, terms=terms)

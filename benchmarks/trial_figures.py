@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
 from benchmarks.experiment import Experiment
+from benchmarks.metrics import StepMetric
 from benchmarks.provenance import environment
 from benchmarks.tables import number
 from benchmarks.tasks.task import Task
@@ -178,7 +179,7 @@ def _forecast(experiment: Experiment) -> Drawing:
 def _scale(task: Task, n: int) -> tuple[float, str]:
     """What turns the task's values into original units, and the unit: the absolute error of being off by one."""
     for metric in task.metrics:
-        if metric.name == "mae":
+        if isinstance(metric, StepMetric) and metric.name == "mae":
             return metric(torch.ones(1, n), torch.zeros(1, n)), metric.unit
     return 1.0, "as the model sees it"
 

@@ -12,7 +12,7 @@ length 1. The idea of a layer that equals its own step is that of google/sequenc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -72,10 +72,9 @@ class Classes:
     def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
         return F.cross_entropy(outputs[batch.scored], batch.targets[batch.scored])
 
-    def best_constant(self, targets: Tensor) -> Tensor:
-        """(N,) targets → (n,) float64: log frequencies, with half a count added so that none is infinite."""
-        counts = torch.bincount(targets, minlength=self.n).double() + 0.5
-        return (counts / counts.sum()).log()
+    def best_constant(self, batch: SequenceBatch) -> Tensor:
+        """(n,) float64: `log_frequencies`."""
+        return log_frequencies(batch.targets[batch.scored], self.n)
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,9 @@ class Binary:
         )  # (N, n)
         return losses.sum(-1).mean()
 
-    def best_constant(self, targets: Tensor) -> Tensor:
-        """(N, n) targets → (n,) float64: the logit of each base rate, with half a count added to either side."""
+    def best_constant(self, batch: SequenceBatch) -> Tensor:
+        """(n,) float64: the logit of each base rate, with half a count added to either side."""
+        targets = batch.targets[batch.scored]  # (N, n)
         rates = (targets.double().sum(0) + 0.5) / (len(targets) + 1)
         return rates.logit()
 
@@ -121,9 +121,9 @@ class Real:
     def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
         return F.mse_loss(outputs[batch.scored], batch.targets[batch.scored])
 
-    def best_constant(self, targets: Tensor) -> Tensor:
-        """(N, n) targets → (n,) float64: the mean, or zero, the last-value forecast, where the targets are differences."""
-        mean = targets.double().mean(0)
+    def best_constant(self, batch: SequenceBatch) -> Tensor:
+        """(n,) float64: the mean, or zero, the last-value forecast, where the targets are differences."""
+        mean = batch.targets[batch.scored].double().mean(0)
         return torch.zeros_like(mean) if self.future else mean
 
 
@@ -154,9 +154,15 @@ class Transcript:
             zero_infinity=True,
         )
 
-    def best_constant(self, targets: Tensor) -> Tensor:
+    def best_constant(self, batch: SequenceBatch) -> Tensor:
         """(n + 1,) float64: always blank, the empty transcript."""
         return F.one_hot(torch.tensor(0), self.n + 1).double()
+
+
+def log_frequencies(classes: Tensor, n: int) -> Tensor:
+    """(N,) classes 0 … n-1 → (n,) float64, with half a count added to each so that none is infinite."""
+    counts = torch.bincount(classes, minlength=n).double() + 0.5
+    return (counts / counts.sum()).log()
 
 
 TargetSpec = Classes | Binary | Real | Transcript
@@ -193,6 +199,24 @@ class SequenceBatch:
             scored=self.scored[index, :longest],
             target_lengths=None if self.target_lengths is None else self.target_lengths[index.cpu()],
         )
+
+    def windows(self, n_steps: int | None) -> Iterator[SequenceBatch]:
+        """The batch cut in time into pieces of n_steps, each with the valid steps that fall into it; None: in one piece."""
+        longest = self.inputs.shape[1]
+        if n_steps is None or n_steps >= longest:
+            yield self
+            return
+        if self.target_lengths is not None:
+            raise ValueError("a transcript has no place in time at which it could be cut")
+        for start in range(0, longest, n_steps):
+            steps = slice(start, start + n_steps)
+            width = min(n_steps, longest - start)
+            yield SequenceBatch(
+                inputs=self.inputs[:, steps],
+                targets=self.targets[:, steps],
+                lengths=(self.lengths - start).clamp(0, width),
+                scored=self.scored[:, steps],
+            )
 
     def to(self, device: torch.device) -> SequenceBatch:
         """Inputs, targets and mask on ``device``; lengths stay on the CPU, where packing and control flow need them."""

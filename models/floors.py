@@ -21,7 +21,6 @@ from models.contract import (
     SequenceBatch,
     State,
     TargetSpec,
-    Transcript,
 )
 
 
@@ -59,8 +58,7 @@ class Floor(SelfFitting):
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """The best constant for the scored targets of ``train``; needs neither validation nor chance."""
-        targets = train.targets if isinstance(self.target, Transcript) else train.targets[train.scored]
-        self.constant.copy_(self.target.best_constant(targets))
+        self.constant.copy_(self.target.best_constant(train))
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: FloorConfig) -> Predictor:

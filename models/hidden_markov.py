@@ -21,7 +21,6 @@ from models import markov_outputs as outputs
 from models.contract import (
     Binary,
     Choice,
-    Classes,
     Fit,
     InputSpec,
     ModelEntry,
@@ -33,6 +32,7 @@ from models.contract import (
     State,
     TargetSpec,
     TokenInput,
+    log_frequencies,
 )
 from models.markov_emissions import Parameters
 from models.markov_outputs import observed_steps
@@ -88,7 +88,7 @@ class MarkovClassifier(MarkovPredictor):
                 generator,
             )
             self.hmm.put(g, parameters)
-        self.log_prior.copy_(Classes(len(self.log_prior)).best_constant(labels))
+        self.log_prior.copy_(log_frequencies(labels, len(self.log_prior)))
 
 
 class MarkovTagger(MarkovPredictor):

@@ -134,7 +134,7 @@ class BoostedTrees(SelfFitting):
         judged, goals = self._steps(validation)
         self.known = ~np.isnan(features).all(0)  # scikit-learn takes no feature that is always missing
         features, judged = features[:, self.known], judged[:, self.known]
-        self.fallback.copy_(self.target.best_constant(train.targets[train.scored]))
+        self.fallback.copy_(self.target.best_constant(train))
         seed = int(torch.randint(2**31, (), generator=generator))
         with self.threads.limit(limits=1, user_api="openmp"):
             self.ensembles = [

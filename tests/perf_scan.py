@@ -56,7 +56,7 @@ def training_step_of(model: nn.Module, n: int, n_steps: int, device: torch.devic
     optimiser = make_optimiser(model, fit)  # type: ignore[arg-type]
 
     def step() -> None:
-        loss, _ = training_step(model, SPECS[1], batch, optimiser, fit)  # type: ignore[arg-type]
+        loss, *_ = training_step(model, SPECS[1], batch, optimiser, fit)  # type: ignore[arg-type]
         loss.item()
 
     return step

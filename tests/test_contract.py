@@ -58,8 +58,8 @@ def test_no_other_constant_has_a_lower_loss_than_the_best_constant():
         (Real(2), torch.randn(n, 2, generator=generator).double() * 3 + 1),
     ]
     for spec, targets in cases:
-        best = spec.best_constant(targets)
         batch = batch_of(targets[None], torch.ones(1, n, dtype=torch.bool))
+        best = spec.best_constant(batch)
         at_best = spec.loss(best.expand(1, n, -1), batch)
         for _ in range(20):
             other = best + torch.randn(best.shape, generator=generator) * 0.3
@@ -67,7 +67,8 @@ def test_no_other_constant_has_a_lower_loss_than_the_best_constant():
 
 
 def test_the_best_constant_for_the_inputs_future_is_the_last_value():
-    assert Real(3, future=True).best_constant(torch.ones(5, 3)).tolist() == [0, 0, 0]
+    batch = batch_of(torch.ones(1, 5, 3), torch.ones(1, 5, dtype=torch.bool))
+    assert Real(3, future=True).best_constant(batch).tolist() == [0, 0, 0]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.data())

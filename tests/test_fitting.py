@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks import evaluation, fitting, metrics
+from benchmarks.evaluation import Problem
 from benchmarks.fitting import Diverged, FitConfig, FitTimeout
 from models.contract import Classes, ParameterCounts, Predictor, Real, SequenceBatch, last_steps
+
+CPU = torch.device("cpu")
+LINE = Problem(Real(1), (metrics.squared_error(),))
 
 
 class Affine(Predictor):
@@ -53,7 +57,7 @@ def run(predictor, train, validation, seed=0, **fields):
     rows = []
     config = FitConfig(**({"learning_rate": 0.05, "n_steps": 100, "evaluate_every": 10, "batch_size": 32} | fields))
     generator = torch.Generator().manual_seed(seed)
-    fitted = fitting.fit(predictor, Real(1), metrics.squared_error(), train, validation, config, generator, rows.append)
+    fitted = fitting.fit(predictor, LINE, train, validation, config, generator, rows.append)
     return fitted, rows
 
 
@@ -69,7 +73,7 @@ def test_the_norm_that_is_applied_is_bounded_and_the_norm_that_is_reported_is_no
     before = predictor.layer.weight.detach().clone()
     run_config = FitConfig(optimiser="sgd", learning_rate=1.0, clip_norm=0.01, n_steps=1, batch_size=200)
     optimiser = fitting.make_optimiser(predictor, run_config)
-    _, norm = fitting.training_step(predictor, Real(1), line(slope=100.0), optimiser, run_config)
+    _, norm, _ = fitting.training_step(predictor, Real(1), line(slope=100.0), optimiser, run_config)
     applied = [p.grad for p in predictor.parameters()]
     assert torch.cat([g.flatten() for g in applied]).norm() <= 0.01 * (1 + 1e-4)
     assert norm > 10
@@ -121,8 +125,8 @@ def test_the_best_checkpoint_on_validation_is_the_one_that_is_kept():
     best = min(row.validation for row in rows)
     assert rows[-1].validation > best
     assert fitted.best_step == next(row.step for row in rows if row.validation == best)
-    kept = evaluation.evaluate(predictor, Real(1), (metrics.squared_error(),), validation, torch.device("cpu"))
-    assert kept.values()["mse"] == pytest.approx(best)
+    kept = evaluation.evaluate(predictor, LINE, validation, CPU)
+    assert kept.values["mse"] == pytest.approx(best)
     assert [row.best for row in rows] == [
         row.validation == min(r.validation for r in rows[: i + 1]) for i, row in enumerate(rows)
     ]
@@ -194,11 +198,11 @@ def test_evaluation_counts_every_scored_step_once_whatever_the_batches(monkeypat
     results = []
     for size in (5, 37, 256):
         monkeypatch.setattr(evaluation, "EVALUATION_BATCH", size)
-        results.append(evaluation.evaluate(predictor, Classes(3), (metrics.accuracy,), split, torch.device("cpu")))
+        results.append(evaluation.evaluate(predictor, Problem(Classes(3), (metrics.accuracy,)), split, CPU))
     with torch.no_grad():
         outputs = predictor(split.inputs)[0]
     by_hand = (outputs.argmax(-1) == targets)[scored].double().mean().item()
     for result in results:
-        assert len(result.terms["accuracy"]) == int(scored.sum())
-        assert result.values()["accuracy"] == pytest.approx(by_hand)
+        assert result.parts["accuracy"].under.tolist() == scored.sum(1).tolist()
+        assert result.values["accuracy"] == pytest.approx(by_hand)
         assert result.loss == pytest.approx(Classes(3).loss(outputs, split).item(), rel=1e-6)

@@ -214,4 +214,4 @@ def fully_scored(inputs: Tensor, targets: Tensor) -> SequenceBatch:
 def optimum(task: HiddenSource | Casino) -> float:
     """The primary metric of the task's optimal outputs on its test split, which is the same for every seed."""
     test = task.splits(0).test
-    return task.metrics[0](task.optimal_outputs(test)[test.scored], test.targets[test.scored])
+    return task.metrics[0].value(task.metrics[0].parts(task.optimal_outputs(test), test))

@@ -15,6 +15,8 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.decoding import Decoding, constant_answer
+from benchmarks.evaluation import Problem
 from benchmarks.metrics import Metric
 from benchmarks.parameters import InvalidParameter
 from models.contract import InputSpec, SequenceBatch, TargetSpec
@@ -58,8 +60,8 @@ class Task(ABC):
     picture: ClassVar[Literal["confusion", "forecast", "scatter", "symbols"]]
     """How a person looks at one trial: confusion matrix, forecast against truth, predicted against true value, or the
     predicted symbols below the true ones."""
-    symbols: ClassVar[tuple[str, ...] | None] = None
-    """Names of the target classes, or None: their numbers."""
+    datasets: ClassVar[tuple[str, ...]] = ()
+    """What `benchmarks.datasets` must have before the task can be used; a task without needs no download."""
     causal: ClassVar[bool]
     """Predictions are due as the sequence arrives: the one at t may use inputs at ≤ t only."""
 
@@ -94,6 +96,26 @@ class Task(ABC):
         return None
 
     @property
+    def symbols(self) -> tuple[str, ...] | None:
+        """Names of the target classes, or None: their numbers."""
+        return None
+
+    @property
+    def window(self) -> int | None:
+        """For long streams: the steps read at a time, the state being carried on; None: sequences are read whole."""
+        return None
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """When an answer that is fed back symbol by symbol ends; None for a task that is never decoded."""
+        return None
+
+    @property
+    def problem(self) -> Problem:
+        """What is asked, for training and evaluation, which know nothing else of the task."""
+        return Problem(self.target, self.metrics, self.window, self.decoding)
+
+    @property
     def lengths(self) -> Lengths | None:
         """The length knob, where the task has one."""
         return None
@@ -108,11 +130,12 @@ class Task(ABC):
         The constant is the target spec's own: class frequencies, base rates, the mean, or zero where targets are
         differences from the last value. The model ``floor`` scores exactly this; a test holds it.
         """
-        splits = self.splits(seed)
-        constant = self.target.best_constant(splits.train.targets[splits.train.scored])  # (K,)
+        splits, metric, decoding = self.splits(seed), self.metrics[0], self.decoding
+        constant = self.target.best_constant(splits.train)  # (K,)
         constant = constant.to(torch.get_default_dtype())  # the precision in which models answer
-        targets = splits.test.targets[splits.test.scored]
-        return self.metrics[0](constant.expand(len(targets), -1), targets)
+        if decoding is not None and metric.decoded:
+            return metric.value(metric.parts(constant_answer(constant, len(splits.test), decoding), splits.test))
+        return metric.value(metric.parts(constant.expand(*splits.test.inputs.shape[:2], -1), splits.test))
 
 
 def require_integers(task: Task, least: Mapping[str, int]) -> None:
