@@ -93,8 +93,10 @@ def list_registered(
     else:
         from benchmarks.tasks import registry as tasks
 
-        header = ("task", "group", "what it asks", "source", "licence")
-        rows = [(name, x.group, x.summary, x.source, x.licence) for name, x in tasks.TASKS.items()]
+        header = ("task", "group", "what it asks", "downloads", "source", "licence")
+        rows = [
+            (name, x.group, x.summary, ", ".join(x.datasets), x.source, x.licence) for name, x in tasks.TASKS.items()
+        ]
     table = Table()
     for i, title in enumerate(header):
         table.add_column(title, no_wrap=i == 0, overflow="fold")
@@ -161,6 +163,7 @@ def run(
     trials = chosen.trials(_names(models), _names(tasks), seeds, device.value)
     if not trials:
         _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
+    _prepare(trials)
     digests = _digests(trials)
     found = plan(trials, digests, results)
     if dry_run:
@@ -178,6 +181,17 @@ def run(
     if asked and all(map(tracker.is_logged, trials)):
         asked.remember([trial.id for trial in trials], outcome)
     _show(outcome)
+
+
+@app.command()
+def prepare(suite: SuiteName) -> None:
+    """Download and check the data sets of a suite, so that it can run without a network."""
+    from benchmarks import datasets
+    from benchmarks.suite import load
+
+    names = _prepare(load(suite).trials(device="cpu"))
+    where = f": {', '.join(names)}, in {datasets.folder()}" if names else ", for they come with the dependencies"
+    typer.echo(f"All data sets of {suite} are here{where}")
 
 
 @app.command()
@@ -203,6 +217,7 @@ def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RE
 
 def main() -> None:
     """The console script. What a person mistyped becomes one sentence and exit code 2."""
+    from benchmarks.datasets import DataMissing
     from benchmarks.parameters import InvalidParameter
     from models.names import BrokenPlugin, UnknownName
 
@@ -210,6 +225,8 @@ def main() -> None:
         app()
     except (UnknownName, InvalidParameter, BrokenPlugin) as error:
         _stop(str(error), USAGE)
+    except DataMissing as error:
+        _stop(str(error), INFRASTRUCTURE)
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
@@ -279,6 +296,16 @@ def _show(outcome: Outcome) -> None:
 def _warn(warning: str | None) -> None:
     if warning:
         typer.echo(warning, err=True)
+
+
+def _prepare(trials: list[Trial]) -> list[str]:
+    """The names of the data sets that the trials need, once they are here: what is missing fails once, before any trial."""
+    from benchmarks import datasets
+    from benchmarks.tasks.registry import TASKS
+
+    names = sorted({name for trial in trials for name in TASKS[trial.task].datasets})
+    datasets.prepare(names)
+    return names
 
 
 def _digests(trials: list[Trial]) -> dict[str, str]:
