@@ -9,6 +9,7 @@ import pytest
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SMALL = {
     "start_here": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
+    "tasks": {"groups": ["diagnostic", "forecasting"]},
     "trial": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
 }
 
