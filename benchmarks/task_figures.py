@@ -134,5 +134,5 @@ def _lines(ax: Axes, values: Tensor) -> None:
 
 def _image(ax: Axes, values: Tensor) -> None:
     """Channels upwards, time to the right."""
-    ax.imshow(values.T, aspect="auto", origin="lower", cmap="Greys", interpolation="nearest")
+    ax.imshow(values.T.numpy(), aspect="auto", origin="lower", cmap="Greys", interpolation="nearest")
     ax.grid(visible=False)
