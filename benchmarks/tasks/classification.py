@@ -60,7 +60,7 @@ def classification_splits(parts: Parts, generator: np.random.Generator) -> Split
     train_part, validation_part = (
         Labelled(*(field[rows] for field in development)) for rows in (~validation, validation)
     )
-    return Splits(_batch(train_part), _batch(validation_part), _batch(test))
+    return Splits(labelled_batch(train_part), labelled_batch(validation_part), labelled_batch(test))
 
 
 def nearest_neighbour_accuracy(distances: np.ndarray, parts: Parts) -> float:
@@ -95,7 +95,8 @@ def _valid(part: Labelled) -> np.ndarray:
     return np.arange(part.values.shape[1]) < part.lengths[:, None]
 
 
-def _batch(part: Labelled) -> SequenceBatch:
+def labelled_batch(part: Labelled) -> SequenceBatch:
+    """Scored at the last valid step of each sequence."""
     longest = int(part.lengths.max())
     lengths = torch.from_numpy(part.lengths)
     scored = last_steps(lengths, longest)
