@@ -1,4 +1,4 @@
-"""Intervals for means over seeds: Student's t, single and paired.
+"""Intervals for means over seeds: Student's t, single and paired. What is said over tasks: `benchmarks.comparison`.
 
 At n = 3, 5 and 10 a nominal 95 % bootstrap interval of a mean covers it in 76, 85 and 90 % of cases; Student's t (1908,
 doi:10.2307/2331554) covers 95 % for normal errors. One value has no interval: its bounds are nan, and tables say so.
