@@ -82,6 +82,7 @@ class Experiment:
         self.memory = PeakMemory(self.device)
         self.seconds: dict[str, float] = {}
         self.curve: list[dict[str, Any]] = []
+        self.ended_by: str | None = None
         self.entry: ModelEntry = registry.entry(trial.model)
         self.task: Task = build_task(trial.task, trial.task_parameters)
         reason = self.entry.refuses(self.task.input, self.task.target, self.task.causal)
@@ -126,7 +127,7 @@ class Experiment:
             # Dropout draws from torch's global generator: seeded here, so that a trial by hand draws the same.
             torch.manual_seed(seed_for("dropout", self.trial.task, self.trial.model, self.trial.seed))
             fitted = fitting.fit(self.predictor, self.task.problem, train, validation, config, order, self._log)
-            self.steps, self.best_step = fitted.steps, fitted.best_step
+            self.steps, self.best_step, self.ended_by = fitted.steps, fitted.best_step, fitted.ended_by
             self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
@@ -137,7 +138,9 @@ class Experiment:
         started = time.perf_counter()
         # Counting and EM work on the CPU, wherever the predictor answers afterwards.
         predictor.cpu()
-        predictor.fit(train, validation, torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed))
+        generator = torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed)
+        with fitting.time_limit(self.trial.fit.get("seconds")):
+            predictor.fit(train, validation, generator)
         predictor.to(self.device)
         self.seconds["train"] = time.perf_counter() - started
         predictor.eval()
@@ -200,6 +203,7 @@ class Experiment:
             state_bytes=self.predictor.state_bytes(self.splits.test.inputs.shape[1]) if self.predictor.causal else None,
             steps=self.steps,
             best_step=self.best_step,
+            ended_by=self.ended_by,
             seconds=self.seconds,
             memory=self.memory.read(),
             data_digest=data_digest(self.splits),

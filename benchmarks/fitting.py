@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation import Problem, evaluate
+from benchmarks.evaluation import Evaluation, Problem, evaluate
+from benchmarks.metrics import Metric
 from models.contract import Predictor, SequenceBatch, State, TargetSpec
+
+VALIDATIONS = 20
+"""In a fit with a budget by the clock: enough to choose among, few enough to cost little."""
 
 POOL = 16
 """Batches sorted by length together: enough to make batches of like lengths, few enough to keep their order random."""
@@ -34,7 +41,8 @@ class FitConfig:
     clip_norm: bound on the global norm of the gradient; clip_value: on each element; None: unbounded. batch_size: sequences.
     n_steps: the budget, in optimiser steps. evaluate_every: steps between validations. patience: validations without
     improvement after which the fit stops early; None: never. max_seconds: a cap on the whole fit; reaching it is the status
-    ``timeout``, never a normal end.
+    ``timeout``, never a normal end. seconds: a budget by the clock, validation included, at which a fit ends normally and
+    keeps its best checkpoint; validations are then spread over it, and such a fit does not repeat bit for bit; None: none.
     """
 
     optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
@@ -50,6 +58,7 @@ class FitConfig:
     evaluate_every: int = 50
     patience: int | None = None
     max_seconds: float = 120.0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "n_steps", "evaluate_every", "max_seconds"):
@@ -58,10 +67,12 @@ class FitConfig:
         for name in ("learning_rate", "momentum", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("clip_norm", "clip_value", "patience", "window"):
+        for name in ("clip_norm", "clip_value", "patience", "window", "seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, or null for none, got {value}")
+        if self.seconds is not None and self.seconds >= self.max_seconds:
+            raise ValueError(f"seconds must be less than max_seconds, {self.max_seconds:g}, got {self.seconds:g}")
 
 
 class Diverged(RuntimeError):
@@ -89,12 +100,16 @@ class Row(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """steps: taken. best_step: of the checkpoint that the predictor now holds. seconds: training alone, and validating."""
+    """steps: taken. best_step: of the checkpoint that the predictor now holds. seconds: training alone, and validating.
+    ended_by: the field of the configuration that ended the fit. environment_steps: played to train, where the training data
+    are episodes."""
 
     steps: int
     best_step: int
     train_seconds: float
     validate_seconds: float
+    ended_by: Literal["n_steps", "patience", "seconds"] = "n_steps"
+    environment_steps: int | None = None
 
 
 def fit(
@@ -112,36 +127,47 @@ def fit(
     """
     device = next(predictor.parameters()).device
     train, validation = train.to(device), validation.to(device)
-    optimiser = make_optimiser(predictor, config)
-    scheduler = make_schedule(optimiser, config)
-    primary, selecting = problem.metrics[0], problem.selecting()
-    batches = bucketed_batches(train.lengths, config.batch_size, generator)
-    window = config.window or problem.window
-    chunks = _chunks(train, batches, window)
-    state: State | None = None
+    updates = _updates(predictor, problem, train, config, generator)
+    selecting = problem.selecting()
+    return optimise(
+        predictor, updates, lambda: evaluate(predictor, selecting, validation, device), problem.metrics[0], config, log
+    )
+
+
+def optimise(
+    predictor: Predictor,
+    updates: Iterator[Update],
+    validate: Callable[[], Evaluation],
+    primary: Metric,
+    config: FitConfig,
+    log: Callable[[Row], None],
+) -> Fitted:
+    """Takes n_steps of the ``updates``, each made as it is asked for, and keeps the best checkpoint, as `fit` says."""
+    device = next(predictor.parameters()).device
     best_key: tuple[float, float] | None = None
     best_step, best_weights, stale = 0, copy.deepcopy(predictor.state_dict()), 0
     losses: list[Tensor] = []
     norms: list[Tensor] = []
     train_seconds = validate_seconds = 0.0
+    ended_by: Literal["n_steps", "patience", "seconds"] = "n_steps"
+    budget = math.inf if config.seconds is None else config.seconds
     clock = time.perf_counter()
     step = 0
-    for step in range(1, config.n_steps + 1):
-        predictor.train()
-        batch, state = _next_scored(predictor, chunks, state, window is None)
-        loss, norm, state = training_step(predictor, problem.target, batch, optimiser, config, state)
-        scheduler.step()
-        losses.append(loss)
-        norms.append(norm)
-        if train_seconds + validate_seconds + time.perf_counter() - clock > config.max_seconds:
+    for step, update in zip(range(1, config.n_steps + 1), updates, strict=False):
+        losses.append(update.loss)
+        norms.append(update.norm)
+        since = time.perf_counter() - clock  # the last validation
+        spent = train_seconds + validate_seconds + since
+        if spent > config.max_seconds:
             raise FitTimeout(f"the fit reached its cap of {config.max_seconds:g} s at step {step} of {config.n_steps}")
-        if step % config.evaluate_every and step != config.n_steps:
+        is_due = step % config.evaluate_every == 0 if config.seconds is None else since >= budget / VALIDATIONS
+        if not is_due and spent < budget and step != config.n_steps:
             continue
         train_loss, norm_mean = _means(losses, norms, step)
         synchronise(device)
         now = time.perf_counter()
         train_seconds += now - clock
-        result = evaluate(predictor, selecting, validation, device)
+        result = validate()
         value = result.values[primary.name]
         if not all(map(math.isfinite, (value, result.loss))):
             raise Diverged(f"validation gave {primary.name} {value} and loss {result.loss} at step {step}")
@@ -156,10 +182,32 @@ def fit(
         validate_seconds += clock - now
         stale += not improved
         if config.patience is not None and stale >= config.patience:
+            ended_by = "patience"
+            break
+        if train_seconds + validate_seconds >= budget:
+            ended_by = "seconds"
             break
     predictor.load_state_dict(best_weights)
     predictor.eval()
-    return Fitted(step, best_step, train_seconds, validate_seconds)
+    return Fitted(step, best_step, train_seconds, validate_seconds, ended_by)
+
+
+def _updates(
+    predictor: Predictor, problem: Problem, train: SequenceBatch, config: FitConfig, generator: torch.Generator
+) -> Iterator[Update]:
+    """Update after update from the training split, for ever."""
+    optimiser = make_optimiser(predictor, config)
+    scheduler = make_schedule(optimiser, config)
+    window = config.window or problem.window
+    chunks = _chunks(train, bucketed_batches(train.lengths, config.batch_size, generator), window)
+    state: State | None = None
+    while True:
+        predictor.train()
+        batch, state = _next_scored(predictor, chunks, state, window is None)
+        update = training_step(predictor, problem.target, batch, optimiser, config, state)
+        scheduler.step()
+        state = update.state
+        yield update
 
 
 class Update(NamedTuple):
@@ -219,6 +267,36 @@ def make_schedule(optimiser: torch.optim.Optimizer, config: FitConfig) -> torch.
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.n_steps)
     return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+class _Alarm(BaseException):
+    """Not an Exception: no procedure may take it for a failure of its own, and go on."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises FitTimeout once the block has taken so long: for procedures without a checkpoint to keep. None: no limit.
+
+    In the main thread alone, for the clock is the process's alarm.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _Alarm
+
+    handler = signal.signal(signal.SIGALRM, ring)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _Alarm:
+        raise FitTimeout(
+            f"the model's own procedure took more than the {seconds:g} s that each fit was given"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def _chunks(

@@ -63,7 +63,8 @@ class Result:
     test, validation: metric name → value. score: (metric - floor) / (ceiling or reference - floor).
     length_sweep: tested length → primary metric. model_config: with the width that sizing chose.
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
-    state_bytes: after the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored.
+    ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
+    the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored.
     timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
     """
 
@@ -93,6 +94,7 @@ class Result:
     weight_bytes: int | None = None
     steps: int | None = None
     best_step: int | None = None
+    ended_by: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False
