@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -159,20 +159,75 @@ class Transcript:
         return F.one_hot(torch.tensor(0), self.n + 1).double()
 
 
+@dataclass(frozen=True)
+class Actions:
+    """One of n actions at every step of an episode, learned from rewards alone.
+
+    Outputs are (B, T, n + 1): the logits of the actions and, last, the value, the discounted mean of the rewards expected from
+    there on. Targets are (B, T, 5) float, in the order of `Step`: what happened when the episode was played.
+
+    The loss is that of proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with r = p(action) now over then:
+
+        - min(r advantage, clamp(r, 1 - clip, 1 + clip) advantage) + value_weight (value - return)² - entropy_weight entropy
+
+    in the mean over steps.
+    """
+
+    n: int
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    scope: Literal["step"] = "step"
+    future: Literal[False] = False
+
+    @property
+    def n_outputs(self) -> int:
+        return self.n + 1
+
+    def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
+        action, _, before, advantage, value = batch.targets[batch.scored].unbind(-1)  # (N,) each
+        log_p = outputs[batch.scored][:, :-1].log_softmax(-1)  # (N, n)
+        ratio = (log_p.gather(1, action.long()[:, None])[:, 0] - before).exp()  # (N,)
+        gain = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
+        error = (outputs[batch.scored][:, -1] - value).square()
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        return (self.value_weight * error - gain - self.entropy_weight * entropy).mean()
+
+    def best_constant(self, batch: SequenceBatch) -> Tensor:
+        """(n + 1,) float64: every action as likely as another, and the mean return."""
+        value = batch.targets[batch.scored][:, Step.RETURN].double().mean()
+        return torch.cat([value.new_zeros(self.n), value[None]])
+
+
+class Step(IntEnum):
+    """What is known of one step of an episode: the last dimension of the targets of `Actions`.
+
+    ACTION, the one taken, 0 … n-1. REWARD, received for it. LOG_PROBABILITY, of the action when it was taken. ADVANTAGE, how
+    much better than expected it went on, over all steps with mean 0 and deviation 1. RETURN, the value to learn.
+    """
+
+    ACTION = 0
+    REWARD = 1
+    LOG_PROBABILITY = 2
+    ADVANTAGE = 3
+    RETURN = 4
+
+
 def log_frequencies(classes: Tensor, n: int) -> Tensor:
     """(N,) classes 0 … n-1 → (n,) float64, with half a count added to each so that none is infinite."""
     counts = torch.bincount(classes, minlength=n).double() + 0.5
     return (counts / counts.sum()).log()
 
 
-TargetSpec = Classes | Binary | Real | Transcript
+TargetSpec = Classes | Binary | Real | Transcript | Actions
 
 
 @dataclass(frozen=True)
 class SequenceBatch:
     """Sequences of unequal length, padded once with zeros.
 
-    inputs: (B, T, C) float or (B, T) int64. targets: (B, T) int64 or (B, T, n) float; (B, U) for a Transcript.
+    inputs: (B, T, C) float or (B, T) int64. targets: (B, T) int64 or (B, T, n) float; (B, U) for a Transcript, (B, T, 5) for
+    Actions.
     lengths: (B,) int64 on the CPU, 1 ≤ lengths ≤ T. scored: (B, T) bool, true at the steps that count, all of them valid
     steps; for ``scope="sequence"`` the last valid step alone. target_lengths: (B,) for a Transcript, else None.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.decoding import Decoding, constant_answer
 from benchmarks.evaluation import Problem
-from benchmarks.metrics import Metric
+from benchmarks.metrics import Metric, Parts
 from benchmarks.parameters import InvalidParameter
 from models.contract import InputSpec, SequenceBatch, TargetSpec
 
@@ -57,7 +57,21 @@ class Task(ABC):
     """One line for people: what goes in, what must come out."""
     licence: ClassVar[str]
     source: ClassVar[str]
-    picture: ClassVar[Literal["confusion", "forecast", "scatter", "symbols"]]
+    picture: ClassVar[
+        Literal[
+            "answers",
+            "confusion",
+            "continuation",
+            "episode",
+            "forecast",
+            "piano_roll",
+            "scatter",
+            "symbols",
+            "tags",
+            "transcript",
+            "waveform",
+        ]
+    ]
     """How a person looks at one trial: confusion matrix, forecast against truth, predicted against true value, or the
     predicted symbols below the true ones."""
     datasets: ClassVar[tuple[str, ...]] = ()
@@ -101,6 +115,11 @@ class Task(ABC):
         return None
 
     @property
+    def input_symbols(self) -> tuple[str, ...] | None:
+        """Names of the input tokens, or None: their numbers."""
+        return self.symbols if self.target.future else None
+
+    @property
     def window(self) -> int | None:
         """For long streams: the steps read at a time, the state being carried on; None: sequences are read whole."""
         return None
@@ -135,7 +154,11 @@ class Task(ABC):
         constant = constant.to(torch.get_default_dtype())  # the precision in which models answer
         if decoding is not None and metric.decoded:
             return metric.value(metric.parts(constant_answer(constant, len(splits.test), decoding), splits.test))
-        return metric.value(metric.parts(constant.expand(*splits.test.inputs.shape[:2], -1), splits.test))
+        over, under = torch.zeros(2, len(splits.test), dtype=torch.float64)
+        for chunk in splits.test.windows(self.window):  # whole, a long text with many classes would fill the memory
+            parts = metric.parts(constant.expand(*chunk.inputs.shape[:2], -1), chunk)
+            over, under = over + parts.over, under + parts.under
+        return metric.value(Parts(over, under))
 
 
 def require_integers(task: Task, least: Mapping[str, int]) -> None:
