@@ -92,3 +92,30 @@ def yearly_sunspots() -> np.ndarray:
     """(309,) float64 yearly mean sunspot numbers, 1700 … 2008, from statsmodels."""
     path = package_file("statsmodels", "datasets", "sunspots", "sunspots.csv")
     return np.loadtxt(path, delimiter=",", skiprows=1, usecols=1)
+
+
+@cache
+def monthly_el_nino() -> np.ndarray:
+    """(732,) float64 monthly sea surface temperature of the Niño 1+2 region in °C, 1950 … 2010, from statsmodels."""
+    path = package_file("statsmodels", "datasets", "elnino", "elnino.csv")
+    return np.loadtxt(path, delimiter=",", skiprows=1)[:, 1:].reshape(-1)  # a year per row
+
+
+N_GROWING = 5
+"""The first channels of `quarterly_economy`; the others are rates."""
+
+
+@cache
+def quarterly_economy() -> np.ndarray:
+    """(202, 7) float64 of the United States, 1959-Q2 … 2009-Q3, in percent, from statsmodels.
+
+    Annual growth, 400 times the change of the logarithm, of real output, consumption, investment, disposable income and
+    consumer prices; then the rate of unemployment and of three-month treasury bills.
+    """
+    path = package_file("statsmodels", "datasets", "macrodata", "macrodata.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("realgdp", "realcons", "realinv", "realdpi", "cpi", "unemp", "tbilrate")
+    table = np.array([[float(row[name]) for name in names] for row in rows])
+    growth = 400 * np.diff(np.log(table[:, :N_GROWING]), axis=0)
+    return np.column_stack([growth, table[1:, N_GROWING:]])

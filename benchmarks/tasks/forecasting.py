@@ -1,16 +1,16 @@
 """Forecasting: a look-back window, scored at its last step, where the whole horizon is predicted at once.
 
-The series is cut in time, 60 % training, 20 % validation, 20 % test. Windows have stride 1; all targets of a window lie
-inside its split, while its look-back may reach into the split before, as it would in use. With x_t the window's last
-value and s the scale,
+The series is cut in time, 60 % training, 20 % validation, 20 % test. Windows have stride 1 unless the task says
+otherwise; all targets of a window lie inside its split, while its look-back may reach into the split before, as it would
+in use. With x_t the window's last value, C channels, and s the scale,
 
     input_i = (x_i - x_t) / s,   i = t - look_back + 1 … t          target_k = (x_(t+k) - x_t) / s,   k = 1 … horizon
 
 so a window does not depend on the level of a series that grows, zero is the last-value forecast, and inputs and targets
-share their unit. s is the standard deviation of x_(t+k) - x_t over the training windows alone. Metrics are in original
-units.
+share their unit. s is the standard deviation of x_(t+k) - x_t over the training windows alone. Metrics are in the units
+of `SeriesTask.series`.
 
-There is one recorded history, so the splits are the same for every seed.
+There is one recorded history, so the splits are the same for every seed, unless a task draws some of its training windows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from benchmarks.metrics import Metric, absolute_error, squared_error
 from benchmarks.parameters import InvalidParameter
-from benchmarks.tasks.bundled import monthly_co2, yearly_sunspots
+from benchmarks.seeding import numpy_generator
+from benchmarks.tasks.bundled import (
+    N_GROWING,
+    monthly_co2,
+    monthly_el_nino,
+    quarterly_economy,
+    yearly_sunspots,
+)
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from models.contract import Real, RealInput, SequenceBatch, last_steps
 
@@ -54,71 +61,124 @@ def origins(n: int, look_back: int, horizon: int) -> Origins:
     )
 
 
+def in_training_deviations(series: np.ndarray) -> np.ndarray:
+    """A series (n, C), each channel with mean 0 and deviation 1 over the training part."""
+    known = series[: bounds(len(series))[0]]
+    return (series - known.mean(0)) / known.std(0)
+
+
 def windows(series: np.ndarray, at: np.ndarray, look_back: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """A series (n,), origins (B,) → inputs (B, look_back), targets (B, horizon): differences from the last value."""
-    last = series[at, None]  # (B, 1)
-    known = sliding_window_view(series, look_back)[at - look_back + 1]  # (B, look_back)
-    future = sliding_window_view(series, horizon)[at + 1]  # (B, horizon)
-    return known - last, future - last
+    """A series (n,) or (n, C), origins (B,) → inputs (B, look_back, C) and targets (B, horizon, C), both as differences
+    from the last value."""
+    series = series.reshape(len(series), -1)  # (n,) → (n, 1)
+    last = series[at, None]  # (B, 1, C)
+    known = sliding_window_view(series, look_back, axis=0)[at - look_back + 1]  # (B, C, look_back)
+    future = sliding_window_view(series, horizon, axis=0)[at + 1]  # (B, C, horizon)
+    return known.swapaxes(1, 2) - last, future.swapaxes(1, 2) - last
+
+
+def window_scale(series: np.ndarray, train: np.ndarray, look_back: int, horizon: int) -> float:
+    """s of the module docstring; train: the origins (B,) of all training windows."""
+    return float(windows(series, train, look_back, horizon)[1].std())
 
 
 def window_splits(series: np.ndarray, look_back: int, horizon: int) -> tuple[Splits, float]:
-    """The three splits of a series (n,) and the scale s that both sides were divided by."""
-    cut = [windows(series, at, look_back, horizon) for at in origins(len(series), look_back, horizon)]
-    scale = float(cut[0][1].std())
-    return Splits(*(_batch(inputs / scale, targets / scale) for inputs, targets in cut)), scale
+    """The three splits of a series with windows of stride 1, and the scale s that both sides were divided by."""
+    at = origins(len(series), look_back, horizon)
+    scale = window_scale(series, at.train, look_back, horizon)
+    return Splits(*(_batch(*windows(series, part, look_back, horizon), scale) for part in at)), scale
 
 
-def _batch(inputs: np.ndarray, targets: np.ndarray) -> SequenceBatch:
-    """Inputs (B, T) and targets (B, horizon) → a batch scored at the last step."""
-    n, length = inputs.shape
-    placed = torch.zeros((n, length, targets.shape[1]))
-    placed[:, -1] = torch.from_numpy(targets)
+def _batch(inputs: np.ndarray, targets: np.ndarray, scale: float) -> SequenceBatch:
+    """Inputs (B, T, C) and targets (B, horizon, C) → a batch scored at the last step.
+
+    Every step of a window shows the same target, without a copy: of a long window that asks for hundreds of values, the
+    targets of the steps that are not scored would be most of the memory.
+    """
+    n, length = inputs.shape[:2]
+    flat = torch.from_numpy((targets / scale).reshape(n, -1)).float()  # step-major
     lengths = torch.full((n,), length)
     return SequenceBatch(
-        inputs=torch.from_numpy(inputs).float().unsqueeze(-1),  # (B, T) → (B, T, 1)
-        targets=placed,
+        inputs=torch.from_numpy(inputs / scale).float(),
+        targets=flat[:, None].expand(-1, length, -1),  # (B, n) → (B, T, n)
         lengths=lengths,
         scored=last_steps(lengths, length),
     )
 
 
 class SeriesTask(Task):
-    """What the forecasting tasks of one series share; see the module docstring."""
+    """What the forecasting tasks of one recorded history share; see the module docstring."""
 
     look_back: int
     horizon: int
     unit: ClassVar[str]
+    n_values: ClassVar[int]
+    """Steps in the series: known without reading it."""
+    channels: ClassVar[int] = 1
+    strides: ClassVar[tuple[int, int, int]] = (1, 1, 1)
+    """From window to window in training, validation and test."""
     group: ClassVar[str] = "forecasting"
     picture: ClassVar[Literal["forecast"]] = "forecast"
     causal: ClassVar[bool] = False
 
     @abstractmethod
     def series(self) -> np.ndarray:
-        """(n,) float64 in original units."""
+        """(n_values,) or (n_values, C) float64."""
+
+    @property
+    def drawn(self) -> int | None:
+        """How many of the training windows a seed draws; None: all of them are used."""
+        return None
+
+    @property
+    def origins(self) -> Origins:
+        every = origins(self.n_values, self.look_back, self.horizon)
+        return Origins(*(part[::stride] for part, stride in zip(every, self.strides, strict=True)))
 
     @property
     def input(self) -> RealInput:
-        return RealInput(channels=1, max_length=self.look_back)
+        return RealInput(channels=self.channels, max_length=self.look_back)
 
     @property
     def target(self) -> Real:
-        return Real(self.horizon, scope="sequence", future=True)
+        return Real(self.horizon * self.channels, scope="sequence", future=True)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        scale = prepared(self)[1]
+        scale = _scale(self)
         return (absolute_error(self.unit, scale), squared_error(f"{self.unit}²", scale))
 
     def splits(self, seed: int) -> Splits:
-        """The same for every seed."""
-        return prepared(self)[0]
+        return _splits(self, 0 if self.drawn is None else seed)
+
+    def autoregression(self, order: int, train: np.ndarray | None = None) -> float:
+        """The test error, in the unit of the primary metric, of direct vector autoregression: for each step ahead an
+        ordinary least-squares fit with intercept on the last ``order`` values of all channels.
+
+        train: origins (B,) of the windows it is fitted on; None: all training windows that have ``order`` values.
+        """
+        known, future = self._levels(order, self.origins.train if train is None else train)
+        weights, *_ = np.linalg.lstsq(known, future)  # (1 + order C, horizon C)
+        known, future = self._levels(order, self.origins.test)
+        terms = self.metrics[0].terms  # type: ignore[attr-defined]
+        unscaled = _scale(self)
+        errors = terms(torch.from_numpy(known @ weights / unscaled), torch.from_numpy(future / unscaled))
+        return float(errors.mean())
+
+    def _levels(self, order: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 1 + order C) and (B, horizon C): what is known, with a leading 1, and what comes, as values."""
+        at = at[at >= order - 1]
+        known, future = windows(self.series(), at, order, self.horizon)
+        last = self.series().reshape(self.n_values, -1)[at, None]  # (B, 1, C)
+        return np.column_stack([np.ones(len(at)), (known + last).reshape(len(at), -1)]), (future + last).reshape(
+            len(at), -1
+        )
 
 
 def require_windows(task: SeriesTask) -> None:
     """Raises InvalidParameter unless training has two windows and the other splits have one."""
     require_integers(task, {"look_back": 2, "horizon": 1})
-    n = len(task.series())
+    n = task.n_values
     first, second = bounds(n)
     longest = min(second - first, n - second)
     if task.look_back + task.horizon >= first or task.horizon > longest:  # the scale needs two training windows
@@ -128,10 +188,18 @@ def require_windows(task: SeriesTask) -> None:
         )
 
 
+@lru_cache(maxsize=8)
+def _scale(task: SeriesTask) -> float:
+    return window_scale(task.series(), task.origins.train, task.look_back, task.horizon)
+
+
 @lru_cache(maxsize=4)
-def prepared(task: SeriesTask) -> tuple[Splits, float]:
-    """Splits and scale of a task, cut once."""
-    return window_splits(task.series(), task.look_back, task.horizon)
+def _splits(task: SeriesTask, seed: int) -> Splits:
+    at, scale = task.origins, _scale(task)
+    if task.drawn is not None and task.drawn < len(at.train):
+        generator = numpy_generator("data", task.name, seed)
+        at = at._replace(train=np.sort(generator.choice(at.train, task.drawn, replace=False)))
+    return Splits(*(_batch(*windows(task.series(), part, task.look_back, task.horizon), scale) for part in at))
 
 
 @dataclass(frozen=True)
@@ -159,6 +227,7 @@ class CO2(SeriesTask):
     licence: ClassVar[str] = "public domain"
     source: ClassVar[str] = "Keeling and Whorf 2004, Mauna Loa weekly CO2, 1958-2001, as bundled with statsmodels"
     unit: ClassVar[str] = "ppm"
+    n_values: ClassVar[int] = 526
 
     def __post_init__(self) -> None:
         require_windows(self)
@@ -201,6 +270,7 @@ class Sunspots(SeriesTask):
     licence: ClassVar[str] = "public domain"
     source: ClassVar[str] = "National Geophysical Data Center, yearly sunspots 1700-2008, as bundled with statsmodels"
     unit: ClassVar[str] = "sunspots"
+    n_values: ClassVar[int] = 309
 
     def __post_init__(self) -> None:
         require_windows(self)
@@ -210,15 +280,89 @@ class Sunspots(SeriesTask):
 
     @property
     def reference(self) -> Reference:
-        series, order = self.series(), 9
-        at = origins(len(series), max(self.look_back, order), self.horizon)
-
-        def design(t: np.ndarray) -> np.ndarray:
-            lags = series[t[:, None] - np.arange(order)]  # (B, order)
-            return np.column_stack([np.ones(len(t)), lags])  # (B, order) → (B, 1 + order)
-
-        ahead = np.arange(1, self.horizon + 1)
-        weights, *_ = np.linalg.lstsq(design(at.train), series[at.train[:, None] + ahead])  # (1 + order, horizon)
-        error = series[at.test[:, None] + ahead] - design(at.test) @ weights  # (B, horizon)
         source = "computed: direct least-squares autoregression of order 9; Yule 1927, doi:10.1098/rsta.1927.0007"
-        return Reference(float(np.abs(error).mean()), source)
+        return Reference(self.autoregression(9), source)
+
+
+@dataclass(frozen=True)
+class ElNino(SeriesTask):
+    """The sea surface temperature of the eastern Pacific over the next half year, from the three years before.
+
+        month       2000-04   2000-05   2000-06  |  2000-07   2000-08   2000-09  …        here °C, rounded
+        value          25.3      24.4      23.2  |     22.2      21.1      20.9
+        input          +2.1      +1.2       0.0  |                                        times 1 / scale
+        target            ·         ·       ( -0.9, -2.1, -2.3, … )                       at the last step alone
+
+    Floor: the last value stays. Ceiling: unknown. Reference: autoregression of order 12, direct: least squares, with
+    intercept, on the last twelve months, which hold one season; computed on the test windows.
+
+    look_back: months seen. horizon: months predicted. The splits are the same for every seed.
+    """
+
+    look_back: int = 36
+    horizon: int = 6
+
+    name: ClassVar[str] = "elnino"
+    summary: ClassVar[str] = "monthly sea temperature of the eastern Pacific over the next half year"
+    licence: ClassVar[str] = "public domain"
+    source: ClassVar[str] = "NOAA Climate Prediction Center, Niño 1+2 region, 1950-2010, as bundled with statsmodels"
+    unit: ClassVar[str] = "°C"
+    n_values: ClassVar[int] = 732
+
+    def __post_init__(self) -> None:
+        require_windows(self)
+
+    def series(self) -> np.ndarray:
+        return monthly_el_nino()
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.autoregression(12), "computed: direct least-squares autoregression of order 12")
+
+
+@dataclass(frozen=True)
+class Economy(SeriesTask):
+    """The economy of the United States over the next year, quarter by quarter, from the four years before: growth of
+    output, consumption, investment, income and prices, the rate of unemployment and that of treasury bills.
+
+        quarter              2000-Q1   2000-Q2   2000-Q3  |  2000-Q4  …       % a year; here before standardisation
+        output                   1.0       7.7       0.3  |      2.4
+        unemployment             4.0       3.9       4.0  |      3.9
+        input, output            0.2       1.9       0.0  |                   relative to the last quarter, and scaled
+        target                     ·         ·   ( 0.5, … )                   7 values a quarter; at the last step alone
+
+    Growth is 400 times the change of the logarithm. Each series has mean 0 and deviation 1 over the training quarters,
+    1959 to 1989, so that none outweighs the rest. 202 quarters: little to learn from, and the test years hold the crisis
+    of 2008. (A vector autoregression by least squares is here worse than the floor, whatever its order.)
+
+    Floor: the last values stay. Ceiling: unknown. Reference: growth goes on at its mean over the look-back, and the two
+    rates stay; computed on the test windows.
+
+    look_back: quarters seen. horizon: quarters predicted. The splits are the same for every seed.
+    """
+
+    look_back: int = 16
+    horizon: int = 4
+
+    name: ClassVar[str] = "macro"
+    summary: ClassVar[str] = "seven series of the US economy over the next year, jointly"
+    licence: ClassVar[str] = "public domain"
+    source: ClassVar[str] = "Federal Reserve and Bureau of Labor Statistics, 1959-2009, as bundled with statsmodels"
+    unit: ClassVar[str] = "deviations"
+    n_values: ClassVar[int] = 202
+    channels: ClassVar[int] = 7
+
+    def __post_init__(self) -> None:
+        require_windows(self)
+
+    def series(self) -> np.ndarray:
+        return in_training_deviations(quarterly_economy())
+
+    @property
+    def reference(self) -> Reference:
+        series, test = self.series(), self.origins.test
+        known, future = windows(series, test, self.look_back, self.horizon)  # both relative to the last quarter
+        forecast = np.zeros((len(test), 1, self.channels))
+        forecast[:, 0, :N_GROWING] = known.mean(1)[:, :N_GROWING]
+        source = "computed: growth as on average over the look-back, rates as in the last quarter"
+        return Reference(float(np.abs(future - forecast).mean()), source)
