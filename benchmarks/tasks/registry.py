@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
 from benchmarks.tasks.diagnostic import Adding, Parity, Recall
-from benchmarks.tasks.forecasting import CO2, Sunspots
+from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.markov import Casino, HiddenSource
 from benchmarks.tasks.task import Task
 from models.names import UnknownName
@@ -24,6 +24,8 @@ TASKS: dict[str, type[Task]] = {
         Digits,
         CO2,
         Sunspots,
+        ElNino,
+        Economy,
         Adding,
         Recall,
         Parity,
