@@ -196,7 +196,8 @@ def test_a_wrong_value_is_refused_with_field_and_range() -> None:
     data=st.data(),
 )
 def test_no_parameter_takes_anything_but_a_count(name: str, value: object, data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from([field.name for field in dataclasses.fields(TASKS[name])]))  # type: ignore[arg-type]
+    counts = [field.name for field in dataclasses.fields(TASKS[name]) if field.type == "int"]  # type: ignore[arg-type]
+    field = data.draw(st.sampled_from(counts))
     with pytest.raises(InvalidParameter, match=f"{name}: {field} must be an integer of at least"):
         task(name, {field: value})
 

@@ -10,10 +10,13 @@ from dataclasses import fields
 from typing import Any
 
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
-from benchmarks.tasks.diagnostic import Adding, Parity, Recall
+from benchmarks.tasks.diagnostic import Adding, Recall
 from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
+from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from benchmarks.tasks.markov import Casino, HiddenSource
+from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.task import Task
+from benchmarks.tasks.transduction import DuplicateString, ReverseString
 from models.names import UnknownName
 
 TASKS: dict[str, type[Task]] = {
@@ -29,6 +32,15 @@ TASKS: dict[str, type[Task]] = {
         Adding,
         Recall,
         Parity,
+        CopyMemory,
+        SelectiveCopy,
+        AssociativeRecall,
+        EvenPairs,
+        CycleNavigation,
+        ModularArithmetic,
+        BracketDepth,
+        ReverseString,
+        DuplicateString,
         HiddenSource,
         Casino,
     )
