@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.checking import KINDS, Kind
 from models import registry
-from models.contract import Binary, Classes, ModelEntry, Predictor, Real, RealInput, Transcript
+from models.contract import Actions, Binary, Classes, ModelEntry, Predictor, Real, RealInput, Transcript
 from models.sizing import backbone_parameters, size_to_budget
 
 BUDGET = 20_000
@@ -105,6 +105,7 @@ def _accepts(taken: list[Kind]) -> str:
         "values": lambda target: isinstance(target, Real) and not target.future,
         "forecasts": lambda target: isinstance(target, Real) and target.future,
         "transcripts": lambda target: isinstance(target, Transcript),
+        "actions": lambda target: isinstance(target, Actions),
     }
     inputs = {"numbers" if isinstance(kind.inputs, RealInput) else "symbols" for kind in taken}
     targets = [name for name, fits in asked.items() if any(fits(kind.target) for kind in taken)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.seeding import torch_generator
 from models import registry
 from models.contract import (
+    Actions,
     Binary,
     Choice,
     Classes,
@@ -31,6 +32,7 @@ from models.contract import (
     SelfFitting,
     SequenceBatch,
     State,
+    Step,
     TargetSpec,
     TokenInput,
     Transcript,
@@ -67,6 +69,7 @@ KINDS = (
     Kind(RealInput(3, N_STEPS, 8), Binary(4, "step"), True),
     Kind(RealInput(3, N_STEPS, 8), Binary(3, "step", future=True), True),
     Kind(RealInput(3, N_STEPS, 8), Transcript(4), False),
+    Kind(RealInput(3, N_STEPS, 8), Actions(2), True),
     Kind(TokenInput(5, N_STEPS, 8), Classes(2, "sequence"), False),
     Kind(TokenInput(5, N_STEPS, 8), Classes(5, "step", future=True), True),
     Kind(TokenInput(5, N_STEPS, 8), Classes(3, "step"), True),
@@ -191,6 +194,9 @@ def example_batch(kind: Kind, dtype: torch.dtype, generator: torch.Generator) ->
         return SequenceBatch(inputs, symbols, lengths, scored, torch.full((N_SEQUENCES,), 2).clamp(max=lengths))
     if isinstance(kind.target, Classes):
         targets = torch.randint(kind.target.n, shape, generator=generator)
+    elif isinstance(kind.target, Actions):
+        actions = torch.randint(kind.target.n, (*shape, 1), generator=generator).to(dtype)
+        targets = torch.cat([actions, torch.randn(*shape, len(Step) - 1, generator=generator).to(dtype)], dim=-1)
     else:
         targets = torch.randint(2, (*shape, kind.target.n), generator=generator).to(dtype)
     return SequenceBatch(inputs, targets, lengths, scored)

@@ -5,7 +5,7 @@ Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) with gener
 predictor's streaming state. They are then sequences like any others: they are gone through `EPOCHS` times in windows, the
 state going on without its gradient, and played anew.
 
-    δ_t = (1 − γ) r_t + γ v_(t+1) − v_t         v after a step that ended the episode: 0; where a time limit cut it: as predicted
+    δ_t = (1 − γ) r_t + γ v_(t+1) − v_t         v after a step that ended the episode: 0; where a time limit did: as predicted
     A_t = δ_t + γ λ A_(t+1)                     the advantage
     R_t = A_t + v_t                             the return that the value learns
 

@@ -391,6 +391,11 @@ def refuses_causal(inputs: InputSpec, target: TargetSpec, causal: bool) -> str |
     return "needs the whole sequence, but the task asks for predictions as the sequence arrives" if causal else None
 
 
+def refuses_actions(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    """The `ModelEntry.refuses` of a model that estimates itself from right answers."""
+    return "learns from right answers, but the task only rewards actions" if isinstance(target, Actions) else None
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """All that the harness knows of a model. It never asks a model's name or class.

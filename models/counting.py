@@ -181,7 +181,7 @@ def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
     if not isinstance(inputs, TokenInput):
         return "an n-gram counts symbols, and these inputs are real values"
     if not isinstance(target, Classes):
-        return f"an n-gram gives one class at a step, not a {type(target).__name__.lower()} target"
+        return f"an n-gram gives one class at a step, not {type(target).__name__.lower()} targets"
     if target.scope == "sequence":
         return "an n-gram sees the last few symbols, and the class of a whole sequence may depend on all of them"
     return None

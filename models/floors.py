@@ -21,6 +21,7 @@ from models.contract import (
     SequenceBatch,
     State,
     TargetSpec,
+    refuses_actions,
 )
 
 
@@ -74,5 +75,6 @@ ENTRIES = [
         fit=Fit.OWN,
         source="the definition of the floor in benchmarks/tasks/task.py",
         summary="the best constant prediction: frequencies, base rates, the mean, or the last value",
+        refuses=refuses_actions,
     )
 ]

@@ -36,7 +36,7 @@ def refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
         if isinstance(inputs, TokenInput) or inputs.channels != target.n:
             return "an HMM predicts the next of the frames it reads, and these are not the answers"
         return None
-    return f"this HMM gives one class at a step or its inputs' future, not a {type(target).__name__.lower()} target"
+    return f"this HMM gives one class at a step or its inputs' future, not {type(target).__name__.lower()} targets"
 
 
 def observed_steps(inputs: Tensor, lengths: Tensor | None) -> Tensor:

@@ -40,6 +40,7 @@ from models.contract import (
     State,
     TargetSpec,
     Transcript,
+    refuses_actions,
 )
 from models.windows import blank_padding, remember
 
@@ -237,7 +238,7 @@ def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
         return "trees give an answer for each step, and a transcript says not at which step its symbols belong"
     if not isinstance(inputs, RealInput) and inputs.vocabulary > MAX_CATEGORIES:
         return f"trees split categories, at most {MAX_CATEGORIES} of them, and there are {inputs.vocabulary} symbols"
-    return None
+    return refuses_actions(inputs, target, causal)
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: BoostedTreesConfig) -> Predictor:
