@@ -226,4 +226,4 @@ def pareto_front(costs: ArrayLike, qualities: ArrayLike) -> np.ndarray:
     cost, quality = np.asarray(costs, dtype=np.float64), np.asarray(qualities, dtype=np.float64)
     no_worse = (cost[None] <= cost[:, None]) & (quality[None] >= quality[:, None])  # (n, n): column beats or equals row
     better = (cost[None] < cost[:, None]) | (quality[None] > quality[:, None])
-    return ~(no_worse & better).any(1)
+    return np.asarray(~(no_worse & better).any(1))

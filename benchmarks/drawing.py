@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -93,7 +94,8 @@ def drawing(
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, hspace=0.04, wspace=0.03)  # type: ignore[union-attr, call-arg]
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", wrap=True)
     if reading:
-        figure.supxlabel(reading, x=0.01, ha="left", fontsize=SMALL, color=MUTED)
+        line = int(figure.get_size_inches()[0] * 72 / (0.52 * SMALL))  # characters, at about half an em each
+        figure.supxlabel(textwrap.fill(reading, line), x=0.01, ha="left", fontsize=SMALL, color=MUTED)
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(n_panels)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

@@ -6,13 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import records, tables
-from benchmarks.drawing import seeds_text, styles
+from benchmarks import overall, records, tables
+from benchmarks.drawing import Style, seeds_text, styles
+from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval
 from benchmarks.tables import number
@@ -33,6 +35,15 @@ class Study:
     trials: list[Trial]
     frame: pd.DataFrame
     matrix: pd.DataFrame
+
+    @cached_property
+    def field(self) -> Field:
+        """The models that are compared over all tasks together."""
+        return overall.field(self.frame)
+
+    @cached_property
+    def look(self) -> dict[str, Style]:
+        return styles(self.frame)
 
 
 @dataclass(frozen=True)
@@ -224,6 +235,11 @@ def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str,
         return f"{mean:+.3g}", "–", n, "one seed: no uncertainty" if n else "no seed that both finished"
     reading = "not separable" if low <= 0 <= high else "different"
     return f"{mean:+.3g}", f"{low:+.3g} … {high:+.3g}", n, reading
+
+
+def over_tasks(study: Study) -> Html:
+    """What the suite says over all its tasks together."""
+    return paragraphs(overall.reading(study.field))
 
 
 def gap_table(study: Study) -> Html:

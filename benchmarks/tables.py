@@ -41,7 +41,7 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
 
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
-    direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
+    margin, direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
     (excess over the Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes,
     peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value),
     trained_length. Numbers that a trial did not get to are nan or None.
@@ -68,7 +68,19 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
 
 COLUMNS = [
     *("trial_id", "task", "model", "task_name", "model_name", "group", "family", "seed", "device", "status", "reason"),
-    *("stale", "metric", "unit", "direction", "value", "score", "floor", "ceiling", "reference", "equals_floor"),
+    *(
+        "stale",
+        "metric",
+        "unit",
+        "margin",
+        "direction",
+        "value",
+        "score",
+        "floor",
+        "ceiling",
+        "reference",
+        "equals_floor",
+    ),
     *(
         "gap",
         "gap_low",
@@ -97,6 +109,7 @@ def describe_task(trial: Trial) -> dict[str, Any]:
     primary = task.metrics[0]
     return {
         **{"task_name": task.name, "group": task.group, "metric": primary.name, "unit": primary.unit},
+        "margin": primary.margin,
         **{"direction": primary.direction, "trained_length": task.lengths.trained if task.lengths else None},
     }
 

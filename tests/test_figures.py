@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from synthetic_runs import trials, write_failure, write_mixed, write_run
 
-from benchmarks import figures, tables, trial_figures
+from benchmarks import figures, overall, overall_figures, tables, trial_figures
 from benchmarks.drawing import FAMILIES, Drawing, bounds, styles
 from benchmarks.experiment import prepare
 from benchmarks.records import Status
@@ -22,8 +22,11 @@ PICTURES = {
 
 
 def draw_all(frame, results):
-    matrix = tables.matrix(frame)
+    matrix, field, look = tables.matrix(frame), overall.field(frame), styles(frame)
     drawn = [
+        overall_figures.aggregates(field, look),
+        overall_figures.critical_difference(field, look),
+        overall_figures.pairs(field),
         figures.status_overview(frame),
         figures.scores(frame, matrix),
         figures.score_against(matrix, list(figures.COSTS)),
@@ -72,7 +75,7 @@ def test_figures_without_any_result_say_so(tmp_path):
     *drawn, sweep = draw_all(tables.frame(tmp_path, planned), tmp_path)
     assert sweep is None
     assert all(figure.get_suptitle() for figure in drawn)
-    assert "0 of" not in drawn[1].get_suptitle()
+    assert not any("0 of" in figure.get_suptitle() for figure in drawn[:-1])
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -1,0 +1,99 @@
+"""Who is compared over all tasks of a suite, and what is said of them."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from synthetic_runs import trials, write_run
+
+from benchmarks import overall, overall_figures, tables
+from benchmarks.drawing import styles
+from benchmarks.records import Status
+
+NAMES = ("adding", "recall", "parity", "hidden_source", "japanese_vowels", "co2")
+SKILL = {"lstm": 0.9, "gru": 0.6, "rnn": 0.3, "floor": 0.0, "hmm": 0.5}
+
+
+def study(tmp_path, models=tuple(SKILL), names=NAMES, n_seeds=3, skill=None):
+    """Models of fixed skill on every task."""
+    planned = trials(models, names, n_seeds)
+    for trial in planned:
+        level = SKILL[trial.model] + 0.01 * trial.seed if trial.model != "floor" else 0.0
+        write_run(tmp_path, trial, skill=level)
+    return planned, tables.frame(tmp_path, planned)
+
+
+def test_the_field_holds_who_did_everything_and_says_why_others_are_not_in_it(tmp_path):
+    planned, frame = study(tmp_path)
+    frame.loc[(frame["model"] == "hmm") & (frame["task"] == "adding"), "status"] = Status.SKIPPED
+    frame.loc[(frame["model"] == "rnn") & (frame["task"] == "co2") & (frame["seed"] == 1), "status"] = tables.MISSING
+    found = overall.field(frame)
+    assert set(found.scores) == {"lstm", "gru"} and found.tasks == NAMES
+    assert found.left_out == {"hmm": "cannot do adding", "rnn": "has not finished co2"}
+    assert found.scores["lstm"].shape == (6, 3) and len(planned) == 90
+    for index, task in enumerate(NAMES):
+        expected = frame[(frame["model"] == "gru") & (frame["task"] == task)].sort_values("seed")["score"]
+        assert found.scores["gru"][index].tolist() == expected.tolist()
+
+
+def test_a_failure_counts_as_the_worst_of_its_task_and_is_named(tmp_path):
+    _, frame = study(tmp_path)
+    failed = (frame["model"] == "lstm") & (frame["task"] == "recall") & (frame["seed"] == 0)
+    frame.loc[failed, ["status", "score", "value"]] = [Status.DIVERGED, None, None]
+    found = overall.field(frame)
+    assert found.imputed == {"lstm": 1}
+    at = found.tasks.index("recall")
+    assert found.scores["lstm"][at].min() == frame.loc[frame["task"] == "recall", "score"].astype(float).min()
+    assert found.merits["lstm"][at] < overall.field(study(tmp_path)[1]).merits["lstm"][at]
+    assert any("lstm: 1 failed trial counted as the worst" in line for line in overall.reading(found))
+
+
+def test_the_better_ranks_first_and_the_sentences_say_how_sure(tmp_path):
+    found = overall.field(study(tmp_path)[1])
+    assert list(found.ranking.ranks) == ["lstm", "gru", "hmm", "rnn"] and found.ranking.ranks["lstm"] == 1
+    assert found.improvement("lstm", "gru") == 1.0 and found.improvement("rnn", "gru") == 0.0
+    verdict = found.verdict("lstm", "rnn")
+    assert verdict.better > 0.9 and sum(verdict) == pytest.approx(1)
+    told = "\n".join(overall.reading(found))
+    assert "lstm has the best mean rank (1.0)" in told and "underpowered: 6 tasks can tell at most 2 models" in told
+    over_seeds, over_tasks = found.aggregates["lstm"]
+    assert over_seeds.high - over_seeds.low < over_tasks.high - over_tasks.low
+
+
+def test_errors_have_merit_when_they_are_small(tmp_path):
+    found = overall.field(study(tmp_path)[1])
+    at = found.tasks.index("adding")
+    assert found.merits["lstm"][at] > found.merits["rnn"][at]
+
+
+def test_too_little_to_compare_is_one_sentence(tmp_path):
+    for models, names in ((("lstm", "floor"), NAMES), (("lstm", "gru"), ("adding",))):
+        found = overall.field(study(tmp_path, models, names)[1])
+        assert not found.is_comparable
+        assert list(overall.reading(found)) == [
+            "Fewer than two models did at least two scored tasks: nothing is said over tasks."
+        ]
+
+
+def test_simulated_coverage_grows_with_seeds_towards_the_nominal(tmp_path):
+    """Where every task has the same mean, the interquartile mean of few runs is no more biased than that of many."""
+    generator = np.random.default_rng(0)
+    scores = {name: 0.5 + 0.1 * generator.standard_normal((8, 5)) for name in ("a", "b")}
+    flat = {name: values - values.mean(1, keepdims=True) + 0.5 for name, values in scores.items()}
+    found = overall.Field(tuple("abcdefgh"), flat, {n: v.mean(1) for n, v in flat.items()}, {}, {})
+    few, many = found.coverage(3), found.coverage(10)
+    assert 0.6 < few < many and many > 0.88
+
+
+def test_the_figures_name_every_model_once_and_nothing_overlaps(tmp_path):
+    frame = study(tmp_path)[1]
+    found, look = overall.field(frame), styles(frame)
+    figure = overall_figures.critical_difference(found, look)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert len(boxes) == len(found.scores)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    for drawn in (overall_figures.aggregates(found, look), overall_figures.pairs(found)):
+        drawn.draw_without_rendering()
+        labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+        assert labels == list(found.ranking.ranks)
