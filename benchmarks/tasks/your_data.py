@@ -1,0 +1,145 @@
+"""A file of one's own as a task: what ``rnnbench compare`` runs. How it is read and split is said in `benchmarks.your_data`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar, Literal, get_args
+
+from benchmarks.metrics import Metric, absolute_error, accuracy, cross_entropy, squared_error
+from benchmarks.parameters import InvalidParameter
+from benchmarks.tasks.task import Splits, Task
+from benchmarks.your_data.kinds import Kind, question
+from benchmarks.your_data.parts import parts
+from benchmarks.your_data.prepared import Prepared
+from benchmarks.your_data.reading import Roles, locate, read
+from benchmarks.your_data.recording import BadInput
+from benchmarks.your_data.sequences import prepare
+from models.contract import Classes, InputSpec, Real, TargetSpec, TokenInput
+
+MOST_SHOWN = 30
+"""Classes of which a confusion matrix can be read."""
+
+
+@dataclass(frozen=True)
+class YourData(Task):
+    """What a file asks: classes, tags, numbers, forecasts or the next symbol, from the rest of its columns.
+
+        machine   minute   load   rotor     wear         a table: --target wear --sequence-id machine --time minute
+        A              0    .31   steel      .10
+        A              5    .33   steel      .12         load as a number, rotor as 0 or 1 for each of its values,
+        B              0    .90   brass      .40         the time since the row before
+        target         ·      ·       ·      .40         at each scored step, standardised over all but the test split
+
+    Floor: the best constant of the training split. Ceiling: unknown. Reference: none. What depends on the seed is which
+    sequences validate; where time is cut, or the file says so, they are given.
+
+    file: the path of a file, or of a folder that holds *_TRAIN.ts and *_TEST.ts. sha256: of its contents, which are refused
+    if they are others. target, sequence_id, group, time, split, ignore: columns, see `benchmarks.your_data.reading.Roles`.
+    kind: what is asked. horizon: steps to forecast. causal: predictions are due as the sequence arrives.
+    """
+
+    file: str = ""
+    sha256: str = ""
+    target_column: str | None = None
+    sequence_id: str | None = None
+    group_column: str | None = None
+    time: str | None = None
+    split: str | None = None
+    ignore: tuple[str, ...] = ()
+    kind: Kind = "classification"
+    horizon: int | None = None
+    causal: bool = False  # type: ignore[misc]
+
+    name: ClassVar[str] = "your_data"
+    group: ClassVar[str] = "own"
+    summary: ClassVar[str] = "what a file of your own asks"
+    licence: ClassVar[str] = "your own"
+    source: ClassVar[str] = "your own"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ignore", tuple(self.ignore))  # from JSON it comes as a list, which has no hash
+        texts = (self.target_column, self.sequence_id, self.group_column, self.time, self.split, *self.ignore)
+        if not self.file or not isinstance(self.file, str) or not isinstance(self.sha256, str):
+            raise InvalidParameter("your_data: file must be the path of a file; `rnnbench compare` sets it")
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise InvalidParameter(f"your_data: columns are named by text, got {texts!r}")
+        if self.kind not in get_args(Kind):
+            raise InvalidParameter(f"your_data: kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.horizon is not None and (type(self.horizon) is not int or self.horizon < 1):
+            raise InvalidParameter(f"your_data: horizon must be an integer of at least 1, got {self.horizon!r}")
+        if type(self.causal) is not bool or (self.kind == "next_symbol" and not self.causal):
+            raise InvalidParameter(
+                f"your_data: causal must be true or false, and true for next_symbol, got {self.causal!r}"
+            )
+
+    @property
+    def roles(self) -> Roles:
+        return Roles(self.target_column, self.sequence_id, self.group_column, self.time, self.split, self.ignore)
+
+    @property
+    def prepared(self) -> Prepared:
+        """Read once per process. Raises BadInput."""
+        return _prepared(self)
+
+    @property
+    def input(self) -> InputSpec:
+        return self.prepared.input
+
+    @property
+    def target(self) -> TargetSpec:
+        made = self.prepared
+        if made.answers.classes is not None:
+            return Classes(len(made.answers.classes), made.question.scope, future=self.kind == "next_symbol")
+        if self.kind == "forecasting":
+            # What else is read is no future that is asked for.
+            return Real(self.horizon or 1, "sequence", future=made.steps.values.shape[1] == 1)
+        return Real(1, made.question.scope)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        if self.prepared.answers.classes is not None:
+            return (cross_entropy, accuracy) if self.kind == "next_symbol" else (accuracy, cross_entropy)
+        scale = self.prepared.answers.scale
+        margin = 0.01 * scale
+        error = absolute_error("the target's unit", scale, margin)
+        if self.kind == "forecasting":
+            return (error, squared_error("the target's unit²", scale, margin**2))
+        squared = squared_error("the target's unit", scale, margin)
+        rooted = replace(squared, name="rmse", definition="root of the mean squared error", link=math.sqrt)
+        return (rooted, replace(error, definition="mean absolute error"))
+
+    def splits(self, seed: int) -> Splits:
+        return self.prepared.splits(seed)
+
+    @property
+    def symbols(self) -> tuple[str, ...] | None:
+        return self.prepared.answers.classes
+
+    @property
+    def input_symbols(self) -> tuple[str, ...] | None:
+        return self.prepared.steps.symbols
+
+    @property
+    def picture(self) -> Literal["confusion", "continuation", "forecast", "scatter", "tags", "symbols"]:  # type: ignore[override]
+        match self.kind:
+            case "forecasting":
+                return "forecast"
+            case "regression":
+                return "scatter"
+            case "next_symbol":
+                return "continuation"
+        if self.kind == "tagging" and isinstance(self.input, TokenInput):
+            return "tags"
+        return "confusion" if len(self.symbols or ()) <= MOST_SHOWN else "symbols"
+
+
+@lru_cache(maxsize=2)
+def _prepared(task: YourData) -> Prepared:
+    source = locate(task.file)
+    if source.digest() != task.sha256:
+        raise BadInput(f"{source.name}: the file is not what it was; run `rnnbench compare` again")
+    recording = read(source, task.roles)
+    asked = question(recording, task.kind, task.horizon)
+    return prepare(recording, asked, parts(recording, asked))

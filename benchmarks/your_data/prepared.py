@@ -1,0 +1,147 @@
+"""A file ready to be learned from: every step as numbers or a symbol, the windows that are read, and what is due in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from benchmarks.seeding import numpy_generator
+from benchmarks.tasks.task import Splits
+from benchmarks.your_data.kinds import Question
+from benchmarks.your_data.parts import DEVELOPMENT, SHARE, TEST, VALIDATION, drawn
+from models.contract import InputSpec, RealInput, SequenceBatch, TokenInput
+
+VALIDATION_STEPS = 40_000
+"""At most: validation is looked at twenty times in a fit."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """values: (N, C) float32, or (N,) int64 of symbols. channels: their names. symbols: names of symbols, or None."""
+
+    values: np.ndarray
+    channels: tuple[str, ...] = ()
+    symbols: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of rows. start, length, part, group, stratum: (P,) each; a forecast is of the rows after its window."""
+
+    start: np.ndarray
+    length: np.ndarray
+    part: np.ndarray
+    group: np.ndarray
+    stratum: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def select(self, chosen: np.ndarray) -> Windows:
+        return Windows(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def bounded(self, n_steps: int, generator: np.random.Generator) -> Windows:
+        """Windows of at most so many steps in all, drawn at random, in their order; one at least."""
+        if self.length.sum() <= n_steps:
+            return self
+        order = generator.permutation(len(self))
+        n = max(1, int(np.searchsorted(np.cumsum(self.length[order]), n_steps, side="right")))
+        return self.select(np.sort(order[:n]))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is due. classes: their names, or None where numbers are due. values: (N,) int64 classes, -1 where unknown, or
+    float64 numbers, NaN where unknown. mean, scale: numbers are learned as (value - mean) / scale."""
+
+    values: np.ndarray
+    classes: tuple[str, ...] | None = None
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file ready to be learned from. look_back: of forecasts. level: the channel of the forecast column, shown as differences
+    from its last value, and the factor that turns its channel's unit into the scale of the answers."""
+
+    question: Question
+    steps: Steps
+    answers: Answers
+    windows: Windows
+    told: str
+    remarks: tuple[str, ...]
+    look_back: int | None = None
+    level: tuple[int, float] | None = None
+
+    @property
+    def input(self) -> InputSpec:
+        longest = int(self.windows.length.max())
+        if self.steps.symbols is not None:
+            return TokenInput(len(self.steps.symbols), longest)
+        return RealInput(self.steps.values.shape[1], longest)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Sequences or windows of the three splits."""
+        return tuple(len(part) for part in self.choose(0))  # type: ignore[return-value]
+
+    def choose(self, seed: int) -> tuple[Windows, Windows, Windows]:
+        """Those of the three splits; validation is drawn by the seed where it is not fixed."""
+        parts = self.windows.part
+        is_validation = parts == VALIDATION
+        open_to = np.flatnonzero(parts == DEVELOPMENT)
+        if len(open_to):
+            _, first, where = np.unique(self.windows.group[open_to], return_index=True, return_inverse=True)
+            held = drawn(self.windows.stratum[open_to][first], SHARE, numpy_generator("data", "your_data", seed))
+            is_validation = is_validation.copy()
+            is_validation[open_to[held[where]]] = True
+        validation = self.windows.select(is_validation).bounded(
+            VALIDATION_STEPS, numpy_generator("steps", "your_data", seed)
+        )
+        return self.windows.select(~is_validation & (parts != TEST)), validation, self.windows.select(parts == TEST)
+
+    def splits(self, seed: int) -> Splits:
+        return Splits(*(self.batch(windows) for windows in self.choose(seed)))
+
+    def batch(self, windows: Windows) -> SequenceBatch:
+        """Windows → a padded batch, zero in the padding."""
+        longest = int(windows.length.max())
+        steps = np.arange(longest)
+        valid = steps < windows.length[:, None]  # (B, T)
+        rows = np.minimum(windows.start[:, None] + steps, len(self.steps.values) - 1)  # (B, T)
+        inputs = self.steps.values[rows]  # (B, T, C) or (B, T)
+        last = windows.start + windows.length - 1  # (B,)
+        if self.level is not None:
+            channel, factor = self.level
+            inputs[..., channel] = (inputs[..., channel] - self.steps.values[last, channel][:, None]) * factor
+        inputs = np.where(valid[..., None] if inputs.ndim == 3 else valid, inputs, 0)
+        targets, scored = self._targets(windows, rows, valid, last)
+        return SequenceBatch(
+            inputs=torch.from_numpy(inputs),
+            targets=torch.from_numpy(targets),
+            lengths=torch.from_numpy(windows.length),
+            scored=torch.from_numpy(scored),
+        )
+
+    def _targets(
+        self, windows: Windows, rows: np.ndarray, valid: np.ndarray, last: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Targets (B, T) or (B, T, n), and (B, T) bool where they are scored."""
+        values, is_last = self.answers.values, np.arange(valid.shape[1]) == windows.length[:, None] - 1
+        if self.question.kind == "forecasting":
+            horizon = self.question.horizon or 1
+            ahead = values[last[:, None] + np.arange(1, horizon + 1)] - values[last, None]  # (B, horizon)
+            return ((ahead / self.answers.scale)[:, None] * is_last[..., None]).astype(np.float32), is_last
+        if self.question.kind == "next_symbol":
+            following = values[np.minimum(rows + 1, len(values) - 1)]
+            return np.where(valid, following, 0), valid
+        due = values[rows]  # (B, T)
+        scored = is_last if self.question.scope == "sequence" else valid
+        if self.answers.classes is not None:
+            scored = scored & (due >= 0)
+            return np.where(scored, due, 0), scored
+        scored = scored & np.isfinite(due)
+        standard = (due - self.answers.mean) / self.answers.scale
+        return np.where(scored, standard, 0)[..., None].astype(np.float32), scored

@@ -1,0 +1,88 @@
+"""What every format is read into, and the one sentence that says why a file cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.parameters import InvalidParameter
+
+
+class BadInput(InvalidParameter):
+    """A file that cannot be used as asked: one sentence that names the file and, where there is one, column and row."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One row per step, in the order of the file.
+
+    file: its name, for messages. frame: N rows; the index is 0 … N-1. rows: (N,) int64, the number of each row in the file,
+    counted from 1 below a table's header. counted: what these numbers count, "row" or "line". target: the column to be
+    predicted; None where it is still to be named. sequence, group, time, split: the columns that say to which sequence a row
+    belongs, which sequences must stay together, when it was taken, and in which split it is; None where there is none.
+    ignored: columns that are no inputs. remarks: what was done in reading that a person should know.
+    """
+
+    file: str
+    frame: pd.DataFrame
+    rows: np.ndarray
+    counted: str = "row"
+    target: str | None = None
+    sequence: str | None = None
+    group: str | None = None
+    time: str | None = None
+    split: str | None = None
+    ignored: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> list[str]:
+        """The columns that are neither ignored nor have another role, in the order of the file."""
+        roles = {self.target, self.sequence, self.group, self.time, self.split, *self.ignored}
+        return [column for column in self.frame.columns if column not in roles]
+
+    def bad(self, message: str, column: str | None = None, row: int | None = None) -> BadInput:
+        """The sentence about a column and the row at position ``row`` of the frame."""
+        return bad(self.file, message, column, None if row is None else int(self.rows[row]), self.counted)
+
+    def remarked(self, remark: str) -> Recording:
+        return replace(self, remarks=(*self.remarks, remark))
+
+
+def bad(file: str, message: str, column: str | None = None, row: int | None = None, counted: str = "line") -> BadInput:
+    """``file, column x, row 17: message``, on one line whatever the names are."""
+    where = [file, *([] if column is None else [f"column {column}"]), *([] if row is None else [f"{counted} {row:,}"])]
+    return BadInput(one_line(f"{', '.join(where)}: {message}"))
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and control characters, which a hostile name may hold, and not longer than a screen."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shown if len(shown) <= 500 else f"{shown[:499]}…"
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """``a, b, c and 12 more``."""
+    texts = [one_line(str(name)) for name in names]
+    shown = ", ".join(texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most:,} more"
+
+
+def text_of(data: bytes, file: str) -> str:
+    """A file's characters, UTF-8 with or without a byte-order mark; line breaks become ``\\n``. Raises BadInput."""
+    if not data.strip():
+        raise bad(file, "the file is empty")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise bad(file, "the text is UTF-16; save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise bad(file, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8", row=line) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise bad(file, "a zero byte: this is no text", row=line)
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,328 @@
+"""From a recording to what can be learned from: numbers scaled on the development part, symbols numbered on it, windows cut.
+
+Sequences that are asked for one answer each are kept whole; where they are longer than `LONGEST`, their steps are averaged in
+blocks. Where each step has an answer they are cut into windows of `WINDOW` steps. A forecast is made from the last
+`look_back` steps; inputs and targets are then differences from the target's last value, as in `benchmarks.tasks.forecasting`.
+More steps than `MOST_STEPS` are not used: a fit of minutes would not see them, and evaluating them would take its time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import tables_to_sequences
+from benchmarks.seeding import numpy_generator
+from benchmarks.tables_to_sequences import Kind as ColumnKind
+from benchmarks.your_data.kinds import Question
+from benchmarks.your_data.parts import DEVELOPMENT, TEST, TRAIN, VALIDATION, Parts
+from benchmarks.your_data.prepared import Answers, Prepared, Steps, Windows
+from benchmarks.your_data.reading import sequence_numbers
+from benchmarks.your_data.recording import Recording, listed
+
+LONGEST = 512
+WINDOW = 128
+MOST_STEPS = {False: 440_000, True: 200_000}
+"""For training and validation together, and for test."""
+MOST_VALUES = 60_000_000
+"""Steps times channels, which bounds the memory."""
+MOST_SYMBOLS = 5_000
+LEAST_SEEN = 2
+"""A symbol that the development part holds less often is read as another: fewer would not settle its weights."""
+OTHER = "<other>"
+LOOK_BACK = (32, 128)
+"""Three horizons, but no fewer steps than the first and no more than the second."""
+
+
+def prepare(recording: Recording, question: Question, split: Parts) -> Prepared:
+    """Raises BadInput where too little is left to learn from."""
+    number = sequence_numbers(recording.frame, recording.sequence)
+    development = split.rows != TEST
+    remarks: tuple[str, ...] = ()
+    if question.kind == "next_symbol":
+        steps = _symbols(recording.frame[recording.target], development)
+        answers = Answers(steps.values, steps.symbols)
+        if recording.inputs:
+            remarks = (
+                f"left out, because the next symbol is told from those before it alone: {listed(recording.inputs)}",
+            )
+    else:
+        answers = _answers(recording, question, number, development)
+        steps, remarks = _steps(recording, question, development)
+    made = Prepared(question, steps, answers, _no_windows(), split.told, (*recording.remarks, *remarks))
+    if question.kind == "forecasting":
+        made = _forecasts(made, recording, number, split)
+    elif question.scope == "sequence":
+        made = _whole(made, recording, number, split)
+    else:
+        made = _cut(made, number, split)
+    return _bounded(_require_parts(made, recording))
+
+
+def _answers(recording: Recording, question: Question, number: np.ndarray, development: np.ndarray) -> Answers:
+    values = recording.frame[recording.target]
+    if question.kind in ("classification", "tagging"):
+        codes, names = pd.factorize(values, sort=True)
+        if question.scope == "sequence":
+            codes = _spread(recording, values, number, codes, codes >= 0)
+        return Answers(codes.astype(np.int64), tuple(_text(name) for name in names))
+    numbers = values.to_numpy(dtype=float, na_value=np.nan)
+    if question.kind == "forecasting":
+        return Answers(numbers)
+    if question.scope == "sequence":
+        numbers = _spread(recording, values, number, numbers, np.isfinite(numbers))
+    known = numbers[development & np.isfinite(numbers)]
+    if not len(known) or known.min() == known.max():
+        raise recording.bad(
+            "the target does not vary outside the test split: there is nothing to learn", recording.target
+        )
+    return Answers(numbers, None, float(known.mean()), float(known.std()))
+
+
+def _spread(
+    recording: Recording, values: pd.Series, number: np.ndarray, answers: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """The one answer of each sequence at all of its rows. Raises BadInput where a sequence has none."""
+    found = np.zeros(number[-1] + 1, dtype=answers.dtype)
+    found[number[known]] = answers[known]
+    has = np.zeros(len(found), dtype=bool)
+    has[number[known]] = True
+    if not has.all():
+        row = int(np.flatnonzero(~has[number])[0])
+        raise recording.bad("the target is missing in every row of this sequence", str(values.name), row)
+    return found[number]
+
+
+def _steps(recording: Recording, question: Question, development: np.ndarray) -> tuple[Steps, tuple[str, ...]]:
+    """The inputs of every row, and what to say of them."""
+    frame, columns = recording.frame, recording.inputs
+    dates = [column for column in columns if pd.api.types.is_datetime64_any_dtype(frame[column])]
+    columns = [column for column in columns if column not in dates]
+    remarks = (
+        [f"left out, because they are dates: {listed(dates)}; --time names one that orders the rows"] if dates else []
+    )
+    kinds: dict[str, ColumnKind] = {
+        column: "number" if pd.api.types.is_numeric_dtype(frame[column]) else "category" for column in columns
+    }
+    if question.kind != "forecasting" and list(kinds.values()) == ["category"]:
+        return _symbols(frame[columns[0]], development), tuple(remarks)
+    if question.kind == "forecasting":
+        assert recording.target is not None
+        kinds = {recording.target: "number", **kinds}
+    names = [
+        *kinds,
+        *([recording.time] if recording.time else []),
+        *([recording.sequence] if recording.sequence else []),
+    ]
+    prepared = tables_to_sequences.fit(frame.loc[development, names], kinds, recording.sequence, recording.time)
+    constant = [column for column in prepared.constant if column != recording.time]
+    if question.kind == "forecasting" and recording.target in constant:
+        raise recording.bad(
+            "the target does not vary outside the test split: there is nothing to learn", recording.target
+        )
+    if constant:
+        remarks.append(f"left out, because they do not vary outside the test split: {listed(constant)}")
+    if not prepared.channels:
+        raise recording.bad(f"no column is left to tell {recording.target} from")
+    missing = sum(int(frame[column].isna().sum()) for column in kinds)
+    if missing:
+        remarks.append(
+            f"{missing:,} missing values are filled with the last one known, and a channel says where; a column's mean "
+            "stands before the first"
+        )
+    return Steps(prepared.apply(frame), prepared.channels), tuple(remarks)
+
+
+def _symbols(values: pd.Series, development: np.ndarray) -> Steps:
+    """Numbered by frequency in the development part; 0 is any other, and a missing one."""
+    codes, names = pd.factorize(values)  # -1: missing
+    counts = np.bincount(codes[development & (codes >= 0)], minlength=len(names))
+    order = np.argsort(-counts, kind="stable")[:MOST_SYMBOLS]
+    kept = order[counts[order] >= LEAST_SEEN]
+    numbers = np.zeros(len(names) + 1, dtype=np.int64)  # the last is for -1
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return Steps(numbers[codes], (str(values.name),), (OTHER, *(_text(names[code]) for code in kept)))
+
+
+def _text(value: object) -> str:
+    """A name for people: 1.0 is 1, and no longer than fits a figure."""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if text in ("\n", "\t", " "):
+        return text
+    printable = "".join(character if character.isprintable() else "�" for character in text)
+    return printable if len(printable) <= 40 else f"{printable[:39]}…"
+
+
+def _no_windows() -> Windows:
+    return Windows(*(np.zeros(0, dtype=np.int64) for _ in range(5)))
+
+
+def _runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rows agree with the row before in every column: starts and lengths of the runs."""
+    changed = np.zeros(len(columns[0]), dtype=bool)
+    changed[0] = True
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(changed)
+    return starts, np.diff(starts, append=len(changed))
+
+
+def _whole(made: Prepared, recording: Recording, number: np.ndarray, split: Parts) -> Prepared:
+    """Whole sequences; of longer ones than `LONGEST` the means over blocks of steps, or of symbols the beginning."""
+    starts, lengths = _runs(number)
+    strata = made.answers.values[starts] if made.answers.classes is not None and recording.group is None else None
+    windows = Windows(
+        starts,
+        lengths,
+        split.rows[starts],
+        split.groups[starts],
+        np.zeros(len(starts), dtype=np.int64) if strata is None else strata,
+    )
+    longest = int(lengths.max())
+    if longest <= LONGEST:
+        return replace(made, windows=windows)
+    if made.steps.symbols is not None:
+        remark = f"of sequences of up to {longest:,} symbols the first {LONGEST} are read"
+        windows = replace(windows, length=np.minimum(lengths, LONGEST))
+        return replace(made, windows=windows, remarks=(*made.remarks, remark))
+    size = -(-longest // LONGEST)
+    blocks = (np.arange(len(number)) - np.repeat(starts, lengths)) // size
+    first, _ = _runs(number, blocks)
+    sizes = np.diff(first, append=len(number))
+    means = np.add.reduceat(made.steps.values, first, axis=0, dtype=np.float64) / sizes[:, None]
+    remark = f"of sequences of up to {longest:,} steps the means over blocks of {size} are read"
+    short = -(-lengths // size)
+    return replace(
+        made,
+        steps=replace(made.steps, values=means.astype(np.float32)),
+        answers=replace(made.answers, values=made.answers.values[first]),
+        windows=replace(windows, start=np.cumsum(short) - short, length=short),
+        remarks=(*made.remarks, remark),
+    )
+
+
+def _cut(made: Prepared, number: np.ndarray, split: Parts) -> Prepared:
+    """Runs of one sequence and part, cut into windows of nearly equal length; those with nothing to score are left out."""
+    starts, lengths = _runs(number, split.rows)
+    if made.question.kind == "next_symbol":
+        lengths = lengths - 1  # the last symbol has none after it
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    pieces = -(-lengths // WINDOW)
+    run = np.repeat(np.arange(len(starts)), pieces)
+    which = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin = which * lengths[run] // pieces[run]
+    end = (which + 1) * lengths[run] // pieces[run]
+    start = starts[run] + begin
+    windows = Windows(start, end - begin, split.rows[start], split.groups[start], np.zeros(len(start), dtype=np.int64))
+    remarks = made.remarks
+    if int(lengths.max(initial=0)) > WINDOW:
+        remarks = (
+            *remarks,
+            f"sequences of up to {int(lengths.max()):,} steps are cut into windows of at most {WINDOW}",
+        )
+    if made.question.kind != "next_symbol":
+        values = made.answers.values
+        known = values >= 0 if made.answers.classes is not None else np.isfinite(values)
+        counted = np.concatenate([[0], np.cumsum(known)])
+        windows = windows.select(counted[windows.start + windows.length] > counted[windows.start])
+        if not known.all():
+            remarks = (*remarks, f"{int((~known).sum()):,} steps without a target are read and not scored")
+    return replace(made, windows=windows, remarks=remarks)
+
+
+def _forecasts(made: Prepared, recording: Recording, number: np.ndarray, split: Parts) -> Prepared:
+    """Windows of stride 1, all targets of a window in its part, its look-back in its part or, cut by time, in those before."""
+    assert recording.target is not None
+    horizon = made.question.horizon or 1
+    target, values = recording.target, made.answers.values
+    starts, lengths = _runs(number)
+    train_runs = _runs(number, split.rows)
+    room = int(train_runs[1][np.isin(split.rows[train_runs[0]], (TRAIN, DEVELOPMENT))].max()) - horizon
+    if room < 2:
+        raise recording.bad(
+            f"a horizon of {horizon} is too long: the longest stretch to train on has {room + horizon} rows", target
+        )
+    look_back = min(max(3 * horizon, LOOK_BACK[0]), LOOK_BACK[1], max(2, room // 2))
+    # The last row of a window, counted in its sequence, has look_back - 1 rows before it and horizon rows after it.
+    position = np.arange(len(number)) - np.repeat(starts, lengths)
+    left = np.repeat(lengths, lengths) - position - 1
+    last = np.flatnonzero((position >= look_back - 1) & (left >= horizon))
+    ahead = split.rows[last + 1]
+    fits = ahead == split.rows[last + horizon]
+    if recording.split is not None:  # whatever order its parts have in time, none may be looked at from another
+        fits &= (split.rows[last - look_back + 1] == ahead) & _one_part(split.rows, last - look_back + 1, last)
+    known = np.concatenate([[0], np.cumsum(np.isfinite(values))])
+    fits &= (known[last + horizon + 1] - known[last + 1] == horizon) & np.isfinite(values[last])
+    last, ahead = last[fits], ahead[fits]
+    windows = Windows(
+        last - look_back + 1,
+        np.full(len(last), look_back),
+        ahead,
+        split.groups[last],
+        np.zeros(len(last), dtype=np.int64),
+    )
+    trained = last[np.isin(ahead, (TRAIN, DEVELOPMENT))]
+    if len(trained) < 2 or not (ahead == TEST).any():
+        raise recording.bad(
+            f"too few rows for windows of {look_back} known and {horizon} forecast steps without a missing target",
+            target,
+        )
+    changes = values[trained[:, None] + np.arange(1, horizon + 1)] - values[trained, None]
+    scale = float(changes.std())
+    if scale == 0:
+        raise recording.bad("the target never changes in training: there is nothing to forecast", target)
+    column = made.steps.channels.index(target)
+    deviation = float(np.nanstd(values[split.rows != TEST]))
+    return replace(
+        made,
+        windows=windows,
+        answers=replace(made.answers, scale=scale),
+        look_back=look_back,
+        level=(column, deviation / scale),
+    )
+
+
+def _one_part(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Whether no row from ``first`` to ``last`` is in another part than the one before it."""
+    changes = np.concatenate([[0], np.cumsum(rows[1:] != rows[:-1])])
+    return changes[first] == changes[last]
+
+
+def _require_parts(made: Prepared, recording: Recording) -> Prepared:
+    """Each split must have something to score, and what is drawn two groups."""
+    part = made.windows.part
+    for wanted, name in (
+        ((TRAIN, DEVELOPMENT), "training"),
+        ((VALIDATION, DEVELOPMENT), "validation"),
+        ((TEST,), "test"),
+    ):
+        if not np.isin(part, wanted).any():
+            raise recording.bad(f"too few rows with a target: none is left for {name}", recording.target)
+    is_open = part == DEVELOPMENT
+    if is_open.any() and len(np.unique(made.windows.group[is_open])) < 2:
+        raise recording.bad("one sequence to train on cannot give another for validation; name one with --split")
+    return made
+
+
+def _bounded(made: Prepared) -> Prepared:
+    """At most `MOST_STEPS`, drawn once, the same for every seed."""
+    windows, channels = made.windows, 1 if made.steps.symbols is not None else made.steps.values.shape[1]
+    is_test = windows.part == TEST
+    kept = [
+        windows.select(is_test == test).bounded(
+            min(MOST_STEPS[test], MOST_VALUES // channels), numpy_generator("steps", "your_data", str(test))
+        )
+        for test in (False, True)
+    ]
+    n_kept, n_steps = sum(map(len, kept)), sum(int(part.length.sum()) for part in kept)
+    if n_kept == len(windows):
+        return made
+    what = "windows" if made.question.scope == "step" or made.look_back else "sequences"
+    remark = (
+        f"{n_steps:,} of {int(windows.length.sum()):,} steps are used, in {what} drawn at random: a fit of minutes would "
+        "not see more"
+    )
+    joined = Windows(*(np.concatenate([getattr(part, field.name) for part in kept]) for field in fields(windows)))
+    return replace(made, windows=joined, remarks=(*made.remarks, remark))
