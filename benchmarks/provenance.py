@@ -38,7 +38,7 @@ PACKAGES = (
 def code_digest(task: str, model: str) -> str:
     """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, the
     experiment, and trial.ipynb. The registries are left out: adding a model makes no other model's results stale."""
-    roots = [models.entry(model).build.__module__, tasks.TASKS[task].__module__, *SHARED_CODE]
+    roots = [models.entry(model).build.__module__, tasks.BY_NAME[task].__module__, *SHARED_CODE]
     reached: set[str] = set()
     for root in roots:
         _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
