@@ -17,6 +17,7 @@ from benchmarks.tasks.markov import Casino, HiddenSource
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.task import Task
 from benchmarks.tasks.transduction import DuplicateString, ReverseString
+from benchmarks.tasks.your_data import YourData
 from models.names import UnknownName
 
 TASKS: dict[str, type[Task]] = {
@@ -46,6 +47,9 @@ TASKS: dict[str, type[Task]] = {
     )
 }
 
+BY_NAME: dict[str, type[Task]] = {**TASKS, YourData.name: YourData}
+"""And the task that has no default, because it needs a file; it is not listed."""
+
 
 def task(name: str, parameters: Mapping[str, Any]) -> Task:
     """The task of that name with ``parameters``, the rest default.
@@ -53,10 +57,10 @@ def task(name: str, parameters: Mapping[str, Any]) -> Task:
     Raises UnknownName, with the nearest known one, for an unknown task or parameter, and InvalidParameter for a value
     of the wrong type or out of range.
     """
-    if name not in TASKS:
+    if name not in BY_NAME:
         raise UnknownName("task", name, TASKS)
-    known = [field.name for field in fields(TASKS[name])]  # type: ignore[arg-type]
+    known = [field.name for field in fields(BY_NAME[name])]  # type: ignore[arg-type]
     for key in parameters:
         if key not in known:
             raise UnknownName(f"parameter of {name}", key, known)
-    return TASKS[name](**parameters)
+    return BY_NAME[name](**parameters)
