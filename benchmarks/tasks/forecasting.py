@@ -77,15 +77,15 @@ def windows(series: np.ndarray, at: np.ndarray, look_back: int, horizon: int) ->
     return known.swapaxes(1, 2) - last, future.swapaxes(1, 2) - last
 
 
-def window_scale(series: np.ndarray, train: np.ndarray, look_back: int, horizon: int) -> float:
+def window_scale(series: np.ndarray, train: np.ndarray, horizon: int) -> float:
     """s of the module docstring; train: the origins (B,) of all training windows."""
-    return float(windows(series, train, look_back, horizon)[1].std())
+    return float(windows(series, train, 1, horizon)[1].std())
 
 
 def window_splits(series: np.ndarray, look_back: int, horizon: int) -> tuple[Splits, float]:
     """The three splits of a series with windows of stride 1, and the scale s that both sides were divided by."""
     at = origins(len(series), look_back, horizon)
-    scale = window_scale(series, at.train, look_back, horizon)
+    scale = window_scale(series, at.train, horizon)
     return Splits(*(_batch(*windows(series, part, look_back, horizon), scale) for part in at)), scale
 
 
@@ -190,7 +190,7 @@ def require_windows(task: SeriesTask) -> None:
 
 @lru_cache(maxsize=8)
 def _scale(task: SeriesTask) -> float:
-    return window_scale(task.series(), task.origins.train, task.look_back, task.horizon)
+    return window_scale(task.series(), task.origins.train, task.horizon)
 
 
 @lru_cache(maxsize=4)
