@@ -14,6 +14,8 @@ from benchmarks.tasks.diagnostic import Adding, Recall
 from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from benchmarks.tasks.markov import Casino, HiddenSource
+from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
+from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.task import Task
 from benchmarks.tasks.transduction import DuplicateString, ReverseString
@@ -30,6 +32,12 @@ TASKS: dict[str, type[Task]] = {
         Sunspots,
         ElNino,
         Economy,
+        TransformerTemperature,
+        RemainingLife,
+        Occupancy,
+        IndoorMovement,
+        Activity,
+        SensorFusion,
         Adding,
         Recall,
         Parity,
