@@ -35,11 +35,21 @@ app = typer.Typer(
 )
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """Where and how wide to run."""
 
     results: Path
     workers: int | None
+
+
+class Narrowed(NamedTuple):
+    """Which part of a suite is asked for; by default all of it, run and reported."""
+
+    models: str | None = None
+    tasks: str | None = None
+    seeds: int | None = None
+    dry_run: bool = False
+    report: bool = True
 
 
 class Registry(StrEnum):
@@ -143,44 +153,10 @@ def run(
     report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
-    from benchmarks.finished import Outcome, Run
-
-    narrowed = models or tasks or seeds or dry_run or not report
-    asked = None if narrowed else Run(suite, device.value, results)
-    kept = asked.recall() if asked else None
-    if kept is not None:
-        _show(kept)
-        return
-
-    from benchmarks.execution.display import closing_table, show_plan
-    from benchmarks.execution.plan import plan
-    from benchmarks.suite import load
-    from benchmarks.tracking import Tracker
-    from benchmarks.trial import check_buildable
-
-    chosen = load(suite)
-    whole = chosen.trials(device=device.value)
-    trials = chosen.trials(_names(models), _names(tasks), seeds, device.value)
-    if not trials:
-        _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
-    _prepare(trials)
-    digests = _digests(trials)
-    found = plan(trials, digests, results)
-    if dry_run:
-        show_plan(found, results)
-        return
-    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
-        check_buildable(trial)
-    tracker = Tracker(results, chosen.name, whole)
-    summary = _execute(tracker, trials, found, digests, _Options(results, workers))
-    if summary is not None and summary.stopped_by is not None:
-        _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
-    table, n_failed = closing_table(trials, results)
-    page = _refresh_report(chosen, whole, results) if report else None
-    outcome = Outcome(table, n_failed, str(page) if page else None)
-    if asked and all(map(tracker.is_logged, trials)):
-        asked.remember([trial.id for trial in trials], outcome)
-    _show(outcome)
+    asked = Narrowed(models, tasks, seeds, dry_run, report)
+    outcome = complete(suite, device, Options(results, workers), asked)
+    if outcome is not None:
+        _show(outcome)
 
 
 @app.command()
@@ -233,8 +209,49 @@ def main() -> None:
         _stop(f"{error}; mend the folder or free some space, then run the same command again", INFRASTRUCTURE)
 
 
+def complete(suite: str, device: Device, options: Options, asked: Narrowed | None = None) -> Outcome | None:
+    """What `run` does but for showing it; None for a dry run."""
+    from benchmarks.finished import Outcome, Run
+
+    asked = asked or Narrowed()
+    whole_run = Run(suite, device.value, options.results) if asked == Narrowed() else None
+    kept = whole_run.recall() if whole_run else None
+    if kept is not None:
+        return kept
+
+    from benchmarks.execution.display import closing_table, show_plan
+    from benchmarks.execution.plan import plan
+    from benchmarks.suite import load
+    from benchmarks.tracking import Tracker
+    from benchmarks.trial import check_buildable
+
+    chosen = load(suite)
+    whole = chosen.trials(device=device.value)
+    trials = chosen.trials(_names(asked.models), _names(asked.tasks), asked.seeds, device.value)
+    if not trials:
+        _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
+    _prepare(trials)
+    digests = _digests(trials)
+    found = plan(trials, digests, options.results)
+    if asked.dry_run:
+        show_plan(found, options.results)
+        return None
+    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
+        check_buildable(trial)
+    tracker = Tracker(options.results, chosen.name, whole)
+    summary = _execute(tracker, trials, found, digests, options)
+    if summary is not None and summary.stopped_by is not None:
+        _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
+    table, n_failed = closing_table(trials, options.results)
+    page = _refresh_report(chosen, whole, options.results) if asked.report else None
+    outcome = Outcome(table, n_failed, str(page) if page else None)
+    if whole_run and all(map(tracker.is_logged, trials)):
+        whole_run.remember([trial.id for trial in trials], outcome)
+    return outcome
+
+
 def _execute(
-    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options
+    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: Options
 ) -> Summary | None:
     """Runs what is left, and brings MLflow up to date with all of it; None where there was nothing to run."""
     from benchmarks.execution.lock import FolderInUse, locked
@@ -255,7 +272,7 @@ def _execute(
 
 
 def _supervise(
-    trials: list[Trial], found: Plan, digests: dict[str, str], options: _Options, tracker: Tracker
+    trials: list[Trial], found: Plan, digests: dict[str, str], options: Options, tracker: Tracker
 ) -> Summary:
     """Runs what is left under a progress bar; failures are printed as they come."""
     from benchmarks.execution import supervisor
@@ -299,11 +316,15 @@ def _warn(warning: str | None) -> None:
 
 
 def _prepare(trials: list[Trial]) -> list[str]:
-    """The names of the data sets that the trials need, once they are here: what is missing fails once, before any trial."""
+    """The names of the data sets that the trials need, once they are here: what is missing, data or an optional package,
+    fails once, before any trial."""
     from benchmarks import datasets
-    from benchmarks.tasks.registry import TASKS
+    from benchmarks.tasks.registry import BY_NAME
+    from benchmarks.tasks.registry import task as build_task
 
-    names = sorted({name for trial in trials for name in TASKS[trial.task].datasets})
+    for trial in {trial.task: trial for trial in trials}.values():
+        build_task(trial.task, trial.task_parameters).check_installed()
+    names = sorted({name for trial in trials for name in BY_NAME[trial.task].datasets})
     datasets.prepare(names)
     return names
 

@@ -15,24 +15,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from benchmarks import evaluation, fitting, provenance
-from benchmarks.fitting import FitConfig, Row
+from benchmarks import evaluation, fitting, policy_gradient, provenance
+from benchmarks.fitting import FitConfig, Fitted, Row
 from benchmarks.metrics import Parts
 from benchmarks.parameters import configure
 from benchmarks.profiling import PeakMemory
 from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.statistics import t_interval
+from benchmarks.tasks.control import ControlTask
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.tasks.task import Splits, Task, data_digest
 from benchmarks.trial import Overrides, Trial, specify
 from models import registry
-from models.contract import Fit, ModelEntry, Predictor, SelfFitting
+from models.contract import Fit, ModelEntry, Predictor, SelfFitting, SequenceBatch
 from models.sizing import size_to_budget
 
 BY_HAND = provenance.ROOT / "results" / "by-hand"
@@ -83,6 +84,7 @@ class Experiment:
         self.seconds: dict[str, float] = {}
         self.curve: list[dict[str, Any]] = []
         self.ended_by: str | None = None
+        self.environment_steps: int | None = None
         self.entry: ModelEntry = registry.entry(trial.model)
         self.task: Task = build_task(trial.task, trial.task_parameters)
         reason = self.entry.refuses(self.task.input, self.task.target, self.task.causal)
@@ -99,11 +101,12 @@ class Experiment:
 
     def __str__(self) -> str:
         counts, sizes = self.predictor.parameter_counts(), [len(split) for split in self.splits]
+        seen = "episodes of its own for training" if isinstance(self.task, ControlTask) else f"{sizes[0]:,} training"
         return (
             f"{self.trial.title}, on {self.device.type}\n"
             f"{self.entry.summary}: {counts.backbone:,} backbone parameters, {counts.encoder:,} encoder, "
             f"{counts.readout:,} read-out{f' ({self.sizing_note})' if self.sizing_note else ''}\n"
-            f"{sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test sequences\n"
+            f"{seen}, {sizes[1]:,} validation and {sizes[2]:,} test sequences\n"
             f"kept in {self.folder}"
         )
 
@@ -120,18 +123,28 @@ class Experiment:
 
     def fit(self) -> None:
         """By the one training loop, or by the model's own procedure. Raises Diverged or FitTimeout."""
-        train, validation, _ = self.splits
         if self.entry.fit is Fit.GRADIENT:
             config = configure("fit", FitConfig(), self.trial.fit)
             order = torch_generator("batch", self.trial.task, self.trial.seed)
             # Dropout draws from torch's global generator: seeded here, so that a trial by hand draws the same.
             torch.manual_seed(seed_for("dropout", self.trial.task, self.trial.model, self.trial.seed))
-            fitted = fitting.fit(self.predictor, self.task.problem, train, validation, config, order, self._log)
+            fitted = self._fit_by_gradient(config, order)
             self.steps, self.best_step, self.ended_by = fitted.steps, fitted.best_step, fitted.ended_by
+            self.environment_steps = fitted.environment_steps
             self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
-        self.validation = self._evaluate(validation).values
+        self.validation = self._evaluate(self._answered("validation")).values
+
+    def _fit_by_gradient(self, config: FitConfig, generator: torch.Generator) -> Fitted:
+        task, trial = self.task, self.trial
+        if isinstance(task, ControlTask):
+            environment, beginnings = task.environment(config.batch_size), task.beginnings("validation", trial.seed)
+            return policy_gradient.fit(
+                self.predictor, task.problem, environment, beginnings, config, generator, self._log
+            )
+        train, validation, _ = self.splits
+        return fitting.fit(self.predictor, task.problem, train, validation, config, generator, self._log)
 
     def _fit_own(self, predictor: SelfFitting) -> None:
         train, validation, _ = self.splits
@@ -153,9 +166,9 @@ class Experiment:
 
     def evaluate(self) -> None:
         """The test split, for the first and only time. Raises InvalidMetric where a metric is not finite."""
-        task, test, primary = self.task, self.splits.test, self.task.metrics[0]
+        task, primary = self.task, self.task.metrics[0]
         started = time.perf_counter()
-        evaluated = self._evaluate(test)
+        evaluated = self._evaluate(self.tested)
         self.seconds["test"] = time.perf_counter() - started
         values = evaluated.values
         for name, value in values.items():
@@ -200,10 +213,11 @@ class Experiment:
             parameters=self.predictor.parameter_counts()._asdict(),
             sizing_note=self.sizing_note,
             weight_bytes=self.predictor.weight_bytes(),
-            state_bytes=self.predictor.state_bytes(self.splits.test.inputs.shape[1]) if self.predictor.causal else None,
+            state_bytes=self.predictor.state_bytes(self.tested.inputs.shape[1]) if self.predictor.causal else None,
             steps=self.steps,
             best_step=self.best_step,
             ended_by=self.ended_by,
+            environment_steps=self.environment_steps,
             seconds=self.seconds,
             memory=self.memory.read(),
             data_digest=data_digest(self.splits),
@@ -214,9 +228,20 @@ class Experiment:
         return self.result
 
     @cached_property
+    def tested(self) -> SequenceBatch:
+        """The sequences that the test metrics are about: the test split, or the episodes played from its beginnings."""
+        return self._answered("test")
+
+    @cached_property
     def outputs(self) -> Tensor:
-        """Outputs (B, T, K) on the test split, on the CPU, for figures."""
-        return evaluation.predict(self.predictor, self.task.problem, self.splits.test, self.device)
+        """Outputs (B, T, K) for `tested`, on the CPU, for figures."""
+        return evaluation.predict(self.predictor, self.task.problem, self.tested, self.device)
+
+    def _answered(self, split: Literal["validation", "test"]) -> SequenceBatch:
+        """The sequences to judge: those of the split, or the episodes that the predictor plays where it is to act."""
+        if isinstance(self.task, ControlTask):
+            return policy_gradient.answer(self.predictor, self.task.beginnings(split, self.trial.seed))
+        return getattr(self.splits, split)
 
     def _evaluate(self, split: Any) -> evaluation.Evaluation:
         return evaluation.evaluate(self.predictor, self.task.problem, split, self.device)

@@ -225,11 +225,12 @@ def training_step(
     optimiser: torch.optim.Optimizer,
     config: FitConfig,
     state: State | None = None,
+    weight: float = 1.0,
 ) -> Update:
-    """One update from a batch, which goes on from ``state`` where one is given."""
+    """One update from a batch, which goes on from ``state`` where one is given. weight: of its loss."""
     optimiser.zero_grad(set_to_none=True)
     outputs, after = predictor(batch.inputs, state, batch.lengths)  # (B, T, K)
-    loss = target.loss(outputs, batch)
+    loss = weight * target.loss(outputs, batch)
     loss.backward()
     norm = clip_gradients(list(predictor.parameters()), config)
     optimiser.step()

@@ -86,12 +86,12 @@ def play(policy: Policy, beginnings: Beginnings, generator: torch.Generator | No
     running, failed, lengths = np.ones(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int64)
     while True:
         seen = torch.from_numpy(np.asarray(observed, dtype=np.float32))  # (B, C)
-        logits, values = policy(seen).split([environment.single_action_space.n, 1], dim=-1)
+        outputs = policy(seen)  # (B, n + 1)
         # The value of the last observation is asked for too: a time limit is no end that could be foreseen.
-        steps.values.append(values[:, 0])
+        steps.values.append(outputs[:, -1])
         if not running.any():
             break
-        log_p = logits.log_softmax(-1)  # (B, n)
+        log_p = outputs[:, :-1].log_softmax(-1)  # (B, n)
         if generator is not None and bool(log_p.isnan().any()):
             raise Diverged("the probabilities of the actions were not numbers")
         actions = log_p.argmax(-1) if generator is None else log_p.exp().multinomial(1, generator=generator)[:, 0]
@@ -213,9 +213,12 @@ def _updates(
         episodes = episodes.to(device)
         for _ in range(EPOCHS):
             state: State | None = None
-            for chunk in episodes.windows(config.window or problem.window or WINDOW):
+            chunks = list(episodes.windows(config.window or problem.window or WINDOW))
+            for chunk in chunks:
                 predictor.train()
-                update = training_step(predictor, problem.target, chunk, optimiser, config, state)
+                # By its steps, for of many episodes few may reach the last window; 1 in the mean over windows.
+                weight = len(chunks) * float(chunk.lengths.sum() / episodes.lengths.sum())
+                update = training_step(predictor, problem.target, chunk, optimiser, config, state, weight)
                 scheduler.step()
                 state = update.state
                 yield update

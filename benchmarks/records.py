@@ -64,7 +64,8 @@ class Result:
     length_sweep: tested length → primary metric. model_config: with the width that sizing chose.
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
-    the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored.
+    the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
+    to train; None where there is no environment.
     timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
     """
 
@@ -95,6 +96,7 @@ class Result:
     steps: int | None = None
     best_step: int | None = None
     ended_by: str | None = None
+    environment_steps: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.drawing import SMALL, Drawing, drawing, head
 from benchmarks.tasks.task import Task
-from models.contract import Binary, Classes, Real, SequenceBatch, Transcript
+from models.contract import Actions, Binary, Classes, Real, SequenceBatch, Step, Transcript
 
 MAX_SYMBOLS = 48
 """Steps of a row of symbols; more would not be legible."""
@@ -100,6 +100,11 @@ def _targets(ax: Axes, task: Task, batch: SequenceBatch, n_steps: int) -> None:
         ax.set_yticks(range(task.target.n), [_name(task.symbols, k)[:16] for k in range(task.target.n)])
     elif isinstance(task.target, Binary) and task.target.n > 1:
         _image(ax, values * scored[:, None])
+    elif isinstance(task.target, Actions):
+        ax.plot(np.flatnonzero(scored), values[scored][:, Step.ACTION], ".", color=TARGET, markersize=4)
+        ax.set_yticks(range(task.target.n), [_name(task.symbols, k)[:16] for k in range(task.target.n)])
+        head(ax, "actions drawn by chance, whose return is the floor", "step")
+        return
     elif isinstance(task.target, Real | Binary):
         ax.plot(np.flatnonzero(scored), values[scored], ".-", color=TARGET, markersize=3, linewidth=0.8)
     unit = "channel" if isinstance(task.target, Binary) and task.target.n > 1 else ""

@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from benchmarks.control_figures import episode
 from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
 from benchmarks.experiment import Experiment
 from benchmarks.metrics import StepMetric
@@ -245,6 +246,7 @@ def _symbol(ax: Axes, x: int, y: int, text: str, shade: str, wrong: bool = False
 
 _PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
     "confusion": _confusion,
+    "episode": episode,
     "forecast": _forecast,
     "scatter": _scatter,
     "symbols": _symbols,
@@ -278,9 +280,10 @@ def summary(experiment: Experiment) -> pd.DataFrame:
     rows.append(("score", result.score, "0 is the floor, 1 the ceiling or reference"))
     counts = experiment.predictor.parameter_counts()._asdict()
     rows += [(f"parameters, {part}", count, "count") for part, count in counts.items()]
-    carried = experiment.predictor.state_bytes(experiment.splits.test.inputs.shape[1])
+    carried = experiment.predictor.state_bytes(experiment.tested.inputs.shape[1])
     rows.append(("weights", result.weight_bytes, "bytes, as stored"))
     rows.append(("state carried", carried, "bytes per sequence, at the end of the longest"))
+    rows.append(("environment steps", result.environment_steps, "played to train"))
     rows += [(phase, seconds, "s, shared machine, indicative") for phase, seconds in experiment.seconds.items()]
     known = [
         (what, f"{value:,}" if type(value) is int else number(value), unit)

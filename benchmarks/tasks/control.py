@@ -48,9 +48,9 @@ class ControlTask(Task):
     causal: ClassVar[bool] = True
     picture: ClassVar[Literal["episode"]] = "episode"
     channels: ClassVar[tuple[str, ...]]
-    """Names and units of what is observed."""
-    scale: ClassVar[tuple[float, ...]]
-    """What turns the inputs, which are on the scale of 1, into those units."""
+    """Names of what is observed."""
+    units: ClassVar[tuple[str, ...]]
+    """What 1 stands for, channel by channel."""
 
     @abstractmethod
     def environment(self, n: int) -> VectorEnv:
@@ -111,8 +111,8 @@ class MaskedCartPole(ControlTask):
         "Barto, Sutton and Anderson 1983, doi:10.1109/TSMC.1983.6313077, as CartPole-v1 of gymnasium"
     )
     symbols: ClassVar[tuple[str, ...]] = ("left", "right")
-    channels: ClassVar[tuple[str, ...]] = ("cart (m)", "pole (degrees)")
-    scale: ClassVar[tuple[float, ...]] = (2.4, 12.0)
+    channels: ClassVar[tuple[str, ...]] = ("cart's position", "pole's angle")
+    units: ClassVar[tuple[str, ...]] = ("2.4 m", "12°")
 
     def __post_init__(self) -> None:
         require_integers(self, {"max_steps": 1, "n_validation": 1, "n_test": 1})

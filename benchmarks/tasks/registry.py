@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
+from benchmarks.tasks.control import MaskedCartPole
 from benchmarks.tasks.diagnostic import Adding, Recall
 from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
@@ -52,6 +53,7 @@ TASKS: dict[str, type[Task]] = {
         DuplicateString,
         HiddenSource,
         Casino,
+        MaskedCartPole,
     )
 }
 

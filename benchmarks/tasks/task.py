@@ -64,6 +64,9 @@ class Task(ABC):
             "continuation",
             "episode",
             "forecast",
+            "frames",
+            "images",
+            "paths",
             "piano_roll",
             "scatter",
             "symbols",
@@ -95,6 +98,9 @@ class Task(ABC):
     @abstractmethod
     def splits(self, seed: int) -> Splits:
         """Train and validation drawn by ``seed_for("data", name, seed)``, test by ``seed_for("test", name)``."""
+
+    def check_installed(self) -> None:
+        """Raises InvalidParameter, saying what to install, where an optional package that the task needs is missing."""
 
     def ceiling(self) -> float | None:
         """The primary metric of the Bayes-optimal predictor on the test split, or None where it is unknown."""
