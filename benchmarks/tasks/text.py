@@ -228,9 +228,9 @@ class Names(NextSymbolTask):
         input     .  e  m  m  a
         target    e  m  m  a  .        the input one step ahead; the dot begins and ends a name
 
-    29,494 different names: a tenth of them for test, the same for every seed, a tenth of the others, drawn by the seed, for
-    validation. Floor: the frequencies of the letters. Ceiling: unknown. Reference: an interpolated 5-gram (four letters of
-    context) counted on all names but those for test, computed on these.
+    29,494 different names: a tenth of them, drawn once, for test, a tenth of the others, drawn by the seed, for validation.
+    Floor: the frequencies of the letters. Ceiling: unknown. Reference: an interpolated 5-gram (four letters of context) counted
+    on all names but those for test, computed on these.
 
     n_train: names at most.
     """

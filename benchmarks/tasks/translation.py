@@ -242,8 +242,7 @@ class Inflection(TranslationTask):
 
     @property
     def longest(self) -> tuple[int, int]:
-        pairs = [_pair(row) for file in (*FILES, "train-high") for row in _forms(self.language, file)]
-        return max(len(pair.question) for pair in pairs), max(len(pair.answer) for pair in pairs)
+        return _longest_form(self.language)
 
     def splits(self, seed: int) -> Splits:
         """The same for every seed."""
@@ -274,6 +273,13 @@ def _pair(row: text_files.Inflection) -> Pair:
 def _letters_and_features(language: str) -> Vocabulary:
     pairs = map(_pair, _forms(language, "train-high"))
     return Vocabulary((STOP, SEPARATOR, *sorted({symbol for pair in pairs for part in pair for symbol in part})))
+
+
+@cache
+def _longest_form(language: str) -> tuple[int, int]:
+    """Symbols of the longest question, and of the longest answer, in any file."""
+    pairs = [_pair(row) for file in (*FILES, "train-high") for row in _forms(language, file)]
+    return max(len(pair.question) for pair in pairs), max(len(pair.answer) for pair in pairs)
 
 
 @cache
