@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from benchmarks import sound_figures
 from benchmarks.control_figures import episode
 from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
 from benchmarks.experiment import Experiment
@@ -250,6 +251,9 @@ _PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
     "forecast": _forecast,
     "scatter": _scatter,
     "symbols": _symbols,
+    "piano_roll": sound_figures.piano_roll,
+    "transcript": sound_figures.transcript,
+    "waveform": sound_figures.waveform,
 }
 
 

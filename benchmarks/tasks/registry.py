@@ -18,8 +18,12 @@ from benchmarks.tasks.markov import Casino, HiddenSource
 from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
 from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
+from benchmarks.tasks.music import JSBChorales, MuseData, Nottingham, PianoMidi
+from benchmarks.tasks.speech import SpokenDigits, SpokenDigitsRaw
 from benchmarks.tasks.task import Task
+from benchmarks.tasks.transcription import DigitStrings
 from benchmarks.tasks.transduction import DuplicateString, ReverseString
+from benchmarks.tasks.waveforms import Waveform
 from benchmarks.tasks.your_data import YourData
 from models.names import UnknownName
 
@@ -27,6 +31,14 @@ TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         JapaneseVowels,
+        SpokenDigits,
+        SpokenDigitsRaw,
+        DigitStrings,
+        Waveform,
+        JSBChorales,
+        Nottingham,
+        PianoMidi,
+        MuseData,
         BasicMotions,
         Digits,
         CO2,
