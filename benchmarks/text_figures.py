@@ -74,7 +74,7 @@ def answers(experiment: Experiment) -> Drawing:
     test = experiment.splits.test.select(torch.arange(min(N_ANSWERS, len(experiment.splits.test))))
     written = decode(experiment.predictor, test.to(experiment.device), decoding)
     title = f"Test {primary.name} {number(experiment.result.test[primary.name])}; answers written symbol by symbol"
-    figure, (ax,) = drawing(title, 1, (11.0, 0.4 + 0.28 * len(test)))
+    figure, (ax,) = drawing(title, 1, (13.0, 0.4 + 0.28 * len(test)))
     for row in range(len(test)):
         scored = test.scored[row]
         n_asked = int(scored.int().argmax())  # the separator's place
@@ -82,12 +82,12 @@ def answers(experiment: Experiment) -> Drawing:
         answer = [symbol for symbol in written[row].tolist() if symbol >= 0]
         question = spelt(symbols, test.inputs[row, :n_asked].tolist())
         _text(ax, 0.0, row, question[:44], MUTED, left=True)
-        _text(ax, 0.4, row, spelt(symbols, true)[:40], "black", left=True)
-        _text(ax, 0.7, row, spelt(symbols, answer)[:40] or "(nothing)", "black", wrong=answer != true, left=True)
+        _text(ax, 0.36, row, spelt(symbols, true)[:52], "black", left=True)
+        _text(ax, 0.68, row, spelt(symbols, answer)[:52] or "(nothing)", "black", wrong=answer != true, left=True)
     ax.set_xlim(0, 1)
     ax.set_ylim(len(test) - 0.4, -0.6)
     ax.set_yticks([])
-    ax.set_xticks([0, 0.4, 0.7], ["question", "true", "written"])
+    ax.set_xticks([0, 0.36, 0.68], ["question", "true", "written"])
     ax.xaxis.tick_top()
     ax.grid(visible=False)
     return figure
@@ -116,7 +116,7 @@ def continuation(experiment: Experiment) -> Drawing:
         for place, line in enumerate(rows):
             shade = MUTED if place < n_grey else "black"
             ax.text(0, -place, shown(line), fontsize=SMALL, family="monospace", color=shade, va="center")
-        ax.set_ylim(-len(rows), 1)
+        ax.set_ylim(-max(len(rows), 8), 1)
         ax.set_axis_off()
         ax.set_title("grey: test text; black: drawn" if is_long else "drawn", loc="left", fontsize=10)
     return figure

@@ -1,6 +1,6 @@
 """What counting alone achieves: the simple, strong rivals by which text and tags are judged.
 
-Each is fitted on the development part (training and validation) and gives its value on test.
+Each is fitted on what does not depend on the seed: training, and validation too where the seed draws that from it.
 """
 
 from __future__ import annotations

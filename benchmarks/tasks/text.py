@@ -88,12 +88,16 @@ class StreamTask(NextSymbolTask):
 
     def splits(self, seed: int) -> Splits:
         """The same for every seed."""
-        development, test = self.texts()
-        cut = len(development) - self.n_validation
-        train, validation = development[cut - self.n_train : cut], development[cut:]
+        train, validation, test = self.parts()
         return Splits(
             streams(train, self.n_streams), streams(validation, self.n_streams), streams(test, N_TEST_STREAMS)
         )
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The texts of training, validation and test."""
+        development, test = self.texts()
+        cut = len(development) - self.n_validation
+        return development[cut - self.n_train : cut], development[cut:], test
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Characters(StreamTask):
     The first 90 % of the text are for training and validation, the rest, whole, for test: the same for every seed. Floor: the
     frequencies of the characters, about 4.8 bits. Ceiling: unknown; people who guess letter by letter need about 1 bit for
     common English (Shannon 1951, doi:10.1002/j.1538-7305.1951.tb01366.x). Reference: an interpolated 5-gram (four characters
-    of context) counted on those 90 %, computed on the test text.
+    of context) counted on the training part, computed on the test text. Validation is easier than test: a part of it ends a play
+    that training begins, and the plays of the test text are not in training at all.
 
     n_train: characters, the last before validation. n_validation: characters at the end of the first 90 %. n_streams: parallel
     streams of training and of validation. window: steps of truncated backpropagation.
@@ -161,7 +166,7 @@ class WordsSmall(StreamTask):
     217,646 words for training and validation, the first of 245,569 words of other articles for test: the same for every
     seed. Perplexities compare only at the same vocabulary, and not with published ones, whose models learn from ten times the
     text. Words beyond the vocabulary, which is that of the first file, are one symbol, <unk>. Floor: the frequencies of the
-    words. Ceiling: unknown. Reference: an interpolated trigram counted on the first file, computed on the test text.
+    words. Ceiling: unknown. Reference: an interpolated trigram counted on the training part, computed on the test text.
 
     n_words: symbols of the vocabulary, <unk> included. n_train: words, the last before validation. n_validation: words at the
     end of the first file. n_test: words of the second, from its beginning. n_streams: parallel streams of training and of
@@ -217,8 +222,9 @@ def _articles(n_words: int) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
 
 @cache
 def _stream_rival(task: Characters | WordsSmall, order: int) -> float:
-    development, test = task.texts()
-    return next_symbol_nats([development], [test], order, len(task.vocabulary))
+    """In nats; counted on what models learn from: validation, from the same play as test, would help much."""
+    train, _, test = task.parts()
+    return next_symbol_nats([train], [test], order, len(task.vocabulary))
 
 
 @dataclass(frozen=True)
