@@ -31,7 +31,7 @@ def example(task: Task, row: int = 0) -> Drawing:
     figure, axes = drawing(f"{task.name}: {task.summary}", 1 + below, (9.0, 1.1 if symbols else 2.0), columns=1)
     inputs, ahead = batch.inputs[0, :n_steps], 0
     if symbols:
-        _row(axes[0], inputs, _input_names(task), "black")
+        _row(axes[0], inputs, task.input_symbols, "black")
         head(axes[0], f"input{cut}", "" if below else "step")
     elif inputs.shape[1] <= MAX_LINES:
         _lines(axes[0], inputs)
@@ -69,11 +69,6 @@ def _draw_future(ax: Axes, task: Task, batch: SequenceBatch, inputs: Tensor) -> 
 
 def _has_row_of_targets(task: Task, batch: SequenceBatch, n_steps: int) -> bool:
     return not isinstance(task.target, Transcript) and int(batch.scored[0, :n_steps].sum()) > 1
-
-
-def _input_names(task: Task) -> tuple[str, ...] | None:
-    """Where the target is the inputs' own future, both have the same names."""
-    return task.symbols if task.target.future else None
 
 
 def _answer(task: Task, batch: SequenceBatch) -> str:

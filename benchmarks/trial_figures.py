@@ -20,6 +20,8 @@ from benchmarks.metrics import StepMetric
 from benchmarks.provenance import environment
 from benchmarks.tables import number
 from benchmarks.tasks.task import Task
+from benchmarks.text_figures import answers as written_answers
+from benchmarks.text_figures import continuation, shown, spelt, tags
 
 N_EXAMPLES = 6
 """Sequences shown one by one: as many as fit a screen."""
@@ -127,23 +129,29 @@ def _confusion(experiment: Experiment) -> Drawing:
 
 def _examples(experiment: Experiment, ax: Axes, truth: Tensor, answer: Tensor, names: list[str]) -> None:
     """The first channel of some test inputs one above the other, wrong answers first, with true and predicted class."""
-    test = experiment.splits.test
+    test, words = experiment.splits.test, experiment.task.input_symbols
     sequence = test.scored.nonzero()[:, 0]  # (N,)
     wrong, right = (truth != answer).nonzero()[:, 0], (truth == answer).nonzero()[:, 0]
     wrong = _spread(wrong, N_EXAMPLES // 2)
     chosen = torch.cat([wrong, _spread(right, N_EXAMPLES - len(wrong))])
     for row, index in enumerate(chosen.tolist()):
         length = int(test.lengths[sequence[index]])
-        inputs = test.inputs[sequence[index], :length].cpu().double()
-        channel = inputs[:, 0] if inputs.ndim == 2 else inputs
-        spread = float(channel.max() - channel.min()) or 1.0
+        inputs = test.inputs[sequence[index], :length].cpu()
         good = truth[index] == answer[index]
         shade = MUTED if good else WRONG
-        ax.plot((channel - channel.min()) / spread * 0.75 - row, color=shade, linewidth=1)
+        if words is not None:
+            ax.text(0, 0.3 - row, shown(spelt(words, inputs.tolist())[:44]), color=shade, fontsize=SMALL)
+        else:
+            channel = (inputs[:, 0] if inputs.ndim == 2 else inputs).double()
+            spread = float(channel.max() - channel.min()) or 1.0
+            ax.plot((channel - channel.min()) / spread * 0.75 - row, color=shade, linewidth=1)
         told = names[truth[index]] if good else f"{names[truth[index]]}, predicted {names[answer[index]]}"
         ax.text(1.02, 0.3 - row, told, transform=ax.get_yaxis_transform(), color=shade, fontsize=SMALL)
     ax.set_yticks([])
-    head(ax, "test inputs, first channel; orange: wrong", "step")
+    if words is not None:
+        ax.set_ylim(-len(chosen) + 0.5, 1)
+        ax.set_xticks([])
+    head(ax, f"test inputs{', first channel' if words is None else ''}; orange: wrong", "step" if words is None else "")
 
 
 def _spread(index: Tensor, n: int) -> Tensor:
@@ -246,11 +254,14 @@ def _symbol(ax: Axes, x: int, y: int, text: str, shade: str, wrong: bool = False
 
 
 _PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
+    "answers": written_answers,
     "confusion": _confusion,
+    "continuation": continuation,
     "episode": episode,
     "forecast": _forecast,
     "scatter": _scatter,
     "symbols": _symbols,
+    "tags": tags,
     "piano_roll": sound_figures.piano_roll,
     "transcript": sound_figures.transcript,
     "waveform": sound_figures.waveform,

@@ -15,14 +15,18 @@ from benchmarks.tasks.diagnostic import Adding, Recall
 from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from benchmarks.tasks.markov import Casino, HiddenSource
-from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
-from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
+from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
 from benchmarks.tasks.music import JSBChorales, MuseData, Nottingham, PianoMidi
+from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
+from benchmarks.tasks.sentences import Intent, Sentiment, Subjectivity, Surnames
 from benchmarks.tasks.speech import SpokenDigits, SpokenDigitsRaw
+from benchmarks.tasks.tagging import Entities, PosAtis, PosEwt, PosEwtSmall
 from benchmarks.tasks.task import Task
+from benchmarks.tasks.text import Characters, Names, WordsSmall
 from benchmarks.tasks.transcription import DigitStrings
 from benchmarks.tasks.transduction import DuplicateString, ReverseString
+from benchmarks.tasks.translation import Inflection, NumberWords
 from benchmarks.tasks.waveforms import Waveform
 from benchmarks.tasks.your_data import YourData
 from models.names import UnknownName
@@ -66,6 +70,19 @@ TASKS: dict[str, type[Task]] = {
         HiddenSource,
         Casino,
         MaskedCartPole,
+        Characters,
+        WordsSmall,
+        Names,
+        Sentiment,
+        Subjectivity,
+        Intent,
+        Surnames,
+        PosAtis,
+        PosEwtSmall,
+        PosEwt,
+        Entities,
+        NumberWords,
+        Inflection,
     )
 }
 

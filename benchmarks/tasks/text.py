@@ -110,7 +110,7 @@ class Characters(StreamTask):
     The first 90 % of the text are for training and validation, the rest, whole, for test: the same for every seed. Floor: the
     frequencies of the characters, about 4.8 bits. Ceiling: unknown; people who guess letter by letter need about 1 bit for
     common English (Shannon 1951, doi:10.1002/j.1538-7305.1951.tb01366.x). Reference: an interpolated 5-gram (four characters
-    of context) counted on the training part, computed on the test text. Validation is easier than test: a part of it ends a play
+    of context) counted on the training part, computed on the test text. Validation is easier than test: part of it ends a play
     that training begins, and the plays of the test text are not in training at all.
 
     n_train: characters, the last before validation. n_validation: characters at the end of the first 90 %. n_streams: parallel
