@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.drawing import MUTED, SMALL, Drawing, colour, drawing, head
@@ -28,7 +29,7 @@ def piano_roll(experiment: Experiment) -> Drawing:
     test, outputs = experiment.splits.test, experiment.outputs
     primary, result = experiment.task.metrics[0], experiment.result
     title = (
-        f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; base rates: {number(result.floor)}"
+        f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; base rates: {number(result.floor or 0.0)}"
     )
     rows = torch.linspace(0, len(test) - 1, min(2, len(test))).long().tolist()
     figure, axes = drawing(title, len(rows), (9.0, 3.6), columns=1)
@@ -59,7 +60,7 @@ def rolls(pieces: Mapping[str, np.ndarray], prompt: int = 0) -> Drawing:
     return figure
 
 
-def _roll(ax: Axes, roll: np.ndarray, keys: np.ndarray) -> object:
+def _roll(ax: Axes, roll: np.ndarray, keys: np.ndarray) -> AxesImage:
     """An image of (T, 88) with notes' names; keys: those that must be in sight."""
     image = ax.imshow(roll.T, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, roll.shape[1] - 1)
@@ -106,7 +107,7 @@ def waveform(experiment: Experiment) -> Drawing:
     test, outputs = experiment.splits.test, experiment.outputs
     primary, result = experiment.task.metrics[0], experiment.result
     value = number(result.test[primary.name])
-    title = f"Test {primary.name} {value} {primary.unit}; shares of the levels alone: {number(result.floor)}"
+    title = f"Test {primary.name} {value} {primary.unit}; shares of the levels alone: {number(result.floor or 0.0)}"
     rows = list(range(min(3, len(test))))
     figure, axes = drawing(title, len(rows), (9.0, 2.2), columns=1)
     amplitudes = mu_law_inverse(np.arange(outputs.shape[-1]))

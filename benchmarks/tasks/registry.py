@@ -17,7 +17,7 @@ from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, Eve
 from benchmarks.tasks.markov import Casino, HiddenSource
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
-from benchmarks.tasks.music import JSBChorales, MuseData, Nottingham, PianoMidi
+from benchmarks.tasks.music import JSBChorales, Nottingham, PianoMidi
 from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from benchmarks.tasks.sentences import Intent, Sentiment, Subjectivity, Surnames
 from benchmarks.tasks.speech import SpokenDigits, SpokenDigitsRaw
@@ -42,7 +42,6 @@ TASKS: dict[str, type[Task]] = {
         JSBChorales,
         Nottingham,
         PianoMidi,
-        MuseData,
         BasicMotions,
         Digits,
         CO2,

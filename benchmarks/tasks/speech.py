@@ -36,19 +36,19 @@ LICENCE = "CC BY-SA 4.0"
 
 
 class Clip(NamedTuple):
-    """One recording. samples: (n,) float64 in [-1, 1). index: 0 … 49 among those of the digit and speaker."""
+    """One recording. samples: (n,) float64 in [-1, 1). take: 0 … 49 among those of the digit and speaker."""
 
     samples: np.ndarray
     digit: int
     speaker: str
-    index: int
+    take: int
 
 
 def clip_name(name: str) -> tuple[int, str, int]:
-    """Digit, speaker and index of "7_jackson_32.wav"; ValueError for another name."""
+    """Digit, speaker and take of "7_jackson_32.wav"; ValueError for another name."""
     match = re.fullmatch(r"([0-9])_([a-z]+)_([0-9]{1,3})\.wav", name)
     if match is None:
-        raise ValueError(f"{name}: a recording is named digit_speaker_index.wav")
+        raise ValueError(f"{name}: a recording is named digit_speaker_take.wav")
     return int(match[1]), match[2], int(match[3])
 
 

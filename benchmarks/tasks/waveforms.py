@@ -43,7 +43,7 @@ class Recordings(NamedTuple):
 def recordings(digit: int, speaker: str) -> Recordings:
     """The 50 clips, each scaled to fill the range, so that quiet clips use all levels too."""
     clips = [clip for clip in speech.clips() if (clip.digit, clip.speaker) == (digit, speaker)]
-    clips.sort(key=lambda clip: clip.index)
+    clips.sort(key=lambda clip: clip.take)
     levels = [sound.mu_law(clip.samples / np.abs(clip.samples).max()) for clip in clips]
     return Recordings(levels[N_TEST:], levels[:N_TEST])
 
