@@ -1,4 +1,4 @@
-"""The command line: ``rnnbench list | check | run | report | sync``.
+"""The command line: ``rnnbench list | check | run | compare | report | sync``.
 
 Exit codes: 0 all trials ok or skipped, 1 some failed, 2 usage, 3 infrastructure, 130 stopped by Ctrl-C, 143 by SIGTERM.
 What costs time to import (torch, papermill, mlflow) is imported by the command that needs it.
@@ -157,6 +157,60 @@ def run(
     outcome = complete(suite, device, Options(results, workers), asked)
     if outcome is not None:
         _show(outcome)
+
+
+@app.command()
+def compare(
+    file: Annotated[
+        Path,
+        typer.Argument(help=".csv, .parquet, .ts or a folder of its two files, .npz, .conll, .conllu, .txt"),
+    ],
+    target: Annotated[str | None, typer.Option(help="the column to be predicted")] = None,
+    sequence_id: Annotated[
+        str | None, typer.Option(help="the column that says to which sequence a row belongs")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="the column of numbers or dates that orders the rows")] = None,
+    kind: Annotated[
+        str, typer.Option(help="auto, or: classification, tagging, regression, forecasting, next_symbol")
+    ] = "auto",
+    horizon: Annotated[int | None, typer.Option(help="steps to forecast")] = None,
+    causal: Annotated[bool, typer.Option("--causal", help="predictions are due as the sequence arrives")] = False,
+    split: Annotated[str | None, typer.Option(help="the column that says train, validation or test")] = None,
+    group: Annotated[str | None, typer.Option(help="the column whose equal values must stay in one split")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="a column that is no input; may be repeated")] = None,
+    minutes: Annotated[float, typer.Option(help="for all of it")] = 10.0,
+    models: Annotated[str | None, typer.Option(help="these models, separated by commas; default: ten")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
+    device: OnDevice = Device.AUTO,
+    results: Results = RESULTS,
+) -> None:
+    """Compare models on a file of your own, and say which to use."""
+    from benchmarks.your_data.comparing import compare as run_comparison
+
+    found = run_comparison(
+        file,
+        target,
+        sequence_id=sequence_id,
+        time=time,
+        kind=kind,
+        horizon=horizon,
+        causal=causal,
+        minutes=minutes,
+        split=split,
+        group=group,
+        ignore=ignore or (),
+        models=_names(models),
+        workers=workers,
+        device=device.value,
+        results=results,
+        say=typer.echo,
+    )
+    typer.echo(found.table, nl=False)
+    for line in found.advice:
+        typer.echo(line)
+    typer.echo(f"Report: {found.report}")
+    if found.n_failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from benchmarks.records import Status
 from benchmarks.statistics import t_interval
 from benchmarks.tables import number
 from benchmarks.tasks import registry as tasks
+from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
 from models import registry as models
 
@@ -104,6 +106,10 @@ def answer(study: Study) -> Html:
         last.append(f"Equal to the floor, hence nothing learned: {', '.join(dict.fromkeys(floors))}.")
     below = below_floor(matrix)
     last.append(f"Worse than the floor by more than noise: {', '.join(below) if below else 'none'}.")
+    if {trial.task for trial in study.trials} == {YourData.name}:
+        from benchmarks.your_data.recommending import recommendation  # which reads a study
+
+        return paragraphs([*recommendation(study), *last, coverage(frame)])
     return Html(f"{paragraphs(lines).text}<ul>{listed.text}</ul>{paragraphs([*last, coverage(frame)]).text}")
 
 
@@ -128,10 +134,13 @@ def coverage(frame: pd.DataFrame) -> str:
 def method(study: Study) -> Html:
     """How the comparison was made fair."""
     budget = study.parameter_budget
+    seconds = sorted({float(t.fit["seconds"]) for t in study.trials if t.fit.get("seconds")})
+    clock = f"time to fit, {', '.join(f'{number(x)} s' for x in seconds)} by the clock beside other trials"
     selected = "The checkpoint was selected on validation; the test split was evaluated once, on that checkpoint."
     return paragraphs(
         [
-            "Every model saw the same data draws, the same test set and the same number of optimiser steps per task.",
+            "Every model saw the same data draws, the same test set and the same "
+            + (f"{clock}." if seconds else "number of optimiser steps per task."),
             "Models with a width were sized to "
             + (f"{budget:,} backbone parameters" if budget else "their own default")
             + "; encoder and read-out have the width that the task fixes and are not counted.",
@@ -149,12 +158,17 @@ def task_list(study: Study) -> Html:
         cells = study.matrix[study.matrix["task"] == label]
         metric = f"{task.metrics[0].name} ({task.metrics[0].unit}), {task.metrics[0].direction} is better"
         source = task.reference.source if task.reference else ""
-        steps = sorted({str(t.fit.get("n_steps")) for t in study.trials if t.task == trial.task})
+        steps = sorted({_effort(t.fit) for t in study.trials if t.task == trial.task})
         known = [float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")]
         about = (label, task.group, task.summary, metric)
         rows.append((*about, *known, source, ", ".join(steps), task.licence, task.source))
     columns = ("task", "group", "what", "metric", "floor", "ceiling", "reference")
     return table((*columns, "reference from", "optimiser steps", "licence", "source"), rows)
+
+
+def _effort(fit: Mapping[str, Any]) -> str:
+    """Optimiser steps, or the time that ends a fit before them."""
+    return f"as many as fit into {fit['seconds']:g} s" if fit.get("seconds") else str(fit.get("n_steps"))
 
 
 def model_list(study: Study) -> Html:

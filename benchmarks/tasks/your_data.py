@@ -13,13 +13,10 @@ from benchmarks.tasks.task import Splits, Task
 from benchmarks.your_data.kinds import Kind, question
 from benchmarks.your_data.parts import parts
 from benchmarks.your_data.prepared import Prepared
-from benchmarks.your_data.reading import Roles, locate, read
-from benchmarks.your_data.recording import BadInput
+from benchmarks.your_data.reading import Roles, Source, locate, read
+from benchmarks.your_data.recording import BadInput, Recording
 from benchmarks.your_data.sequences import prepare
 from models.contract import Classes, InputSpec, Real, TargetSpec, TokenInput
-
-MOST_SHOWN = 30
-"""Classes of which a confusion matrix can be read."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,14 @@ class YourData(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        if self.prepared.answers.classes is not None:
-            return (cross_entropy, accuracy) if self.kind == "next_symbol" else (accuracy, cross_entropy)
-        scale = self.prepared.answers.scale
+        if self.kind == "next_symbol":
+            return (cross_entropy, accuracy)
+        if self.kind in ("classification", "tagging"):
+            return (accuracy, cross_entropy)
+        try:
+            scale = self.prepared.answers.scale
+        except BadInput:  # a report names the metrics of results whose file is gone
+            scale = math.nan
         margin = 0.01 * scale
         error = absolute_error("the target's unit", scale, margin)
         if self.kind == "forecasting":
@@ -122,7 +124,7 @@ class YourData(Task):
         return self.prepared.steps.symbols
 
     @property
-    def picture(self) -> Literal["confusion", "continuation", "forecast", "scatter", "tags", "symbols"]:  # type: ignore[override]
+    def picture(self) -> Literal["confusion", "continuation", "forecast", "scatter", "tags"]:  # type: ignore[override]
         match self.kind:
             case "forecasting":
                 return "forecast"
@@ -132,14 +134,20 @@ class YourData(Task):
                 return "continuation"
         if self.kind == "tagging" and isinstance(self.input, TokenInput):
             return "tags"
-        return "confusion" if len(self.symbols or ()) <= MOST_SHOWN else "symbols"
+        return "confusion"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
+def recorded(source: Source, sha256: str, roles: Roles) -> Recording:
+    """The file, read once per process; sha256: of its contents, so that a changed file is read again."""
+    return read(source, roles)
+
+
+@lru_cache(maxsize=1)
 def _prepared(task: YourData) -> Prepared:
     source = locate(task.file)
     if source.digest() != task.sha256:
         raise BadInput(f"{source.name}: the file is not what it was; run `rnnbench compare` again")
-    recording = read(source, task.roles)
+    recording = recorded(source, task.sha256, task.roles)
     asked = question(recording, task.kind, task.horizon)
     return prepare(recording, asked, parts(recording, asked))

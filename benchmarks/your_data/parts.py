@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks.seeding import numpy_generator
 from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, one_line
+from benchmarks.your_data.recording import Recording, counted, one_line
 
 TRAIN, VALIDATION, TEST, DEVELOPMENT = range(4)
 """Development is training or validation, as the seed says."""
@@ -111,7 +111,7 @@ def _by_group(recording: Recording, question: Question, groups: np.ndarray) -> P
             row = int(first[np.flatnonzero(classes == counts.argmin())[0]])
             name = one_line(str(recording.frame[recording.target].iloc[row]))[:40]
             raise recording.bad(
-                f"class {name!r} has {counts.min()} different sequence{'s' * (counts.min() > 1)}; each needs at least "
+                f"class {name!r} has {counted(counts.min(), 'different sequence')}; each needs at least "
                 f"{LEAST_PER_CLASS}, to train, to choose and to test; join it with another or leave it out",
                 recording.target,
                 row,

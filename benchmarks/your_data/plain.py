@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.recording import Recording, bad, listed, text_of
+from benchmarks.your_data.recording import Recording, bad, counted, listed, text_of
 
 SENTENCE, CHARACTER = "sentence", "character"
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -45,7 +45,7 @@ def conll(data: bytes, file: str, target: str | None = None) -> Recording:
             continue  # a word that is given in parts too, or only understood
         expected = len(CONLLU) if is_universal else len(words[0]) if words else max(2, len(cells))
         if len(cells) != expected:
-            raise bad(file, f"{len(cells)} column{'s' * (len(cells) != 1)}, expected {expected}", row=number)
+            raise bad(file, f"{counted(len(cells), 'column')}, expected {expected}", row=number)
         if not all(cells):
             raise bad(file, "an empty column", str(cells.index("") + 1), number)
         words.append(cells)

@@ -20,8 +20,9 @@ FORMATS = (".csv", ".tsv", ".parquet", ".ts", ".npz", ".conll", ".conllu", ".txt
 
 
 class Source(NamedTuple):
-    """A file, or the two of a problem in the .ts format. paths: (train, test) or one."""
+    """A file, or a folder with the two of a problem in the .ts format. path: what was given. paths: one, or train and test."""
 
+    path: Path
     paths: tuple[Path, ...]
 
     @property
@@ -75,7 +76,7 @@ def locate(path: str | Path) -> Source:
         raise bad(one_line(str(path)), "there is no such file")
     if path.suffix.lower() not in FORMATS:
         raise bad(name, f"unknown format {path.suffix or 'without an ending'}; known are {', '.join(FORMATS)}")
-    return Source((path.resolve(),))
+    return Source(path.resolve(), (path.resolve(),))
 
 
 def _problem(folder: Path, name: str) -> Source:
@@ -89,7 +90,7 @@ def _problem(folder: Path, name: str) -> Source:
             name,
             f"a folder must hold one file *_TRAIN.ts and one *_TEST.ts, and this one holds {len(train)} and {len(test)}",
         )
-    return Source((train[0].resolve(), test[0].resolve()))
+    return Source(folder.resolve(), (train[0].resolve(), test[0].resolve()))
 
 
 def read(source: Source, roles: Roles) -> Recording:

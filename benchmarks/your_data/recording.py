@@ -64,6 +64,11 @@ def one_line(text: str) -> str:
     return shown if len(shown) <= 500 else f"{shown[:499]}…"
 
 
+def counted(n: int, thing: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
     """``a, b, c and 12 more``."""
     texts = [one_line(str(name)) for name in names]
