@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from benchmarks.tables import number
 from benchmarks.tasks.task import Task
 from benchmarks.text_figures import answers as written_answers
 from benchmarks.text_figures import continuation, shown, spelt, tags
+from benchmarks.vision_figures import Seen, frames, images, mistakes, paths
 
 N_EXAMPLES = 6
 """Sequences shown one by one: as many as fit a screen."""
 WRONG = "#d55e00"
+MOST_CLASSES = 40
+"""Of a confusion matrix; one with more could not be read."""
 MAX_STEPS = 60
 """Steps of a sequence of symbols that are shown: more could not be read."""
 
@@ -99,41 +103,60 @@ def answers(experiment: Experiment) -> Drawing:
 
 
 def _class_names(experiment: Experiment, n: int) -> list[str]:
-    return list(experiment.task.symbols or map(str, range(n)))
+    return [shown(name) for name in experiment.task.symbols or map(str, range(n))]
 
 
-def _confusion(experiment: Experiment) -> Drawing:
-    """True class × predicted class as shares of the true class, recall beside it, and a few test inputs."""
+def _confusion(experiment: Experiment, draw: Callable[[Axes, Sequence[Seen]], None] | None = None) -> Drawing:
+    """True class × predicted class as shares of the true class, recall beside it, and a few test inputs, drawn by ``draw``."""
     test, outputs = experiment.splits.test, experiment.outputs
     n = outputs.shape[-1]
     truth, answer = test.targets[test.scored], outputs[test.scored].argmax(-1)  # (N,), (N,)
     counts = torch.bincount(truth * n + answer, minlength=n * n).reshape(n, n).numpy()
-    totals = counts.sum(1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
     names = _class_names(experiment, n)
     title = f"{(truth == answer).sum()} of {len(truth)} test answers are right"
-    figure, axes = drawing(title, 2, (5.2, max(3.4, 0.9 + 0.28 * n)))
+    figure, axes = drawing(title, 2, (5.2, max(3.4, 0.9 + 0.28 * n) if n <= MOST_CLASSES else 4.5))
+    if n <= MOST_CLASSES:
+        _matrix(axes[0], counts, names)
+    else:
+        mistakes(axes[0], *([names[k] for k in classes.tolist()] for classes in (truth, answer)))
+    if draw is None:
+        _examples(experiment, axes[1], truth, answer, names)
+    else:
+        sequence = test.scored.nonzero()[:, 0]  # (N,)
+        chosen = _chosen(truth, answer).tolist()
+        inputs = [test.inputs[i, : int(test.lengths[i])].cpu() for i in sequence[chosen].tolist()]
+        draw(axes[1], [Seen(x, names[truth[k]], names[answer[k]]) for x, k in zip(inputs, chosen, strict=True)])
+    return figure
+
+
+def _matrix(ax: Axes, counts: np.ndarray, names: list[str]) -> None:
+    """counts: (n, n), true × predicted."""
+    totals = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
     labels = [
         f"{name}  (recall {share:.2f}, n = {total})"
         for name, share, total in zip(names, shares.diagonal(), totals[:, 0], strict=True)
     ]
     sns.heatmap(
-        shares, ax=axes[0], cmap="Blues", vmin=0, vmax=1, annot=counts if n <= 12 else False, fmt="d", cbar=False,
+        shares, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=counts if len(names) <= 12 else False, fmt="d", cbar=False,
         xticklabels=names, yticklabels=labels, linewidths=0.5, annot_kws={"fontsize": SMALL},
     )  # fmt: skip
-    axes[0].tick_params(axis="x", rotation=90)
-    head(axes[0], "counts; colour: share of the true class", "predicted", "true")
-    _examples(experiment, axes[1], truth, answer, names)
-    return figure
+    ax.tick_params(axis="x", rotation=90)
+    head(ax, "counts; colour: share of the true class", "predicted", "true")
+
+
+def _chosen(truth: Tensor, answer: Tensor) -> Tensor:
+    """The places of some answers (N,), wrong ones first."""
+    wrong, right = (truth != answer).nonzero()[:, 0], (truth == answer).nonzero()[:, 0]
+    wrong = _spread(wrong, N_EXAMPLES // 2)
+    return torch.cat([wrong, _spread(right, N_EXAMPLES - len(wrong))])
 
 
 def _examples(experiment: Experiment, ax: Axes, truth: Tensor, answer: Tensor, names: list[str]) -> None:
     """The first channel of some test inputs one above the other, wrong answers first, with true and predicted class."""
     test, words = experiment.splits.test, experiment.task.input_symbols
     sequence = test.scored.nonzero()[:, 0]  # (N,)
-    wrong, right = (truth != answer).nonzero()[:, 0], (truth == answer).nonzero()[:, 0]
-    wrong = _spread(wrong, N_EXAMPLES // 2)
-    chosen = torch.cat([wrong, _spread(right, N_EXAMPLES - len(wrong))])
+    chosen = _chosen(truth, answer)
     for row, index in enumerate(chosen.tolist()):
         length = int(test.lengths[sequence[index]])
         inputs = test.inputs[sequence[index], :length].cpu()
@@ -165,6 +188,7 @@ def _forecast(experiment: Experiment) -> Drawing:
     primary, result = task.metrics[0], experiment.result
     index = torch.linspace(0, len(test) - 1, min(N_EXAMPLES, len(test))).long()
     scale, unit = _scale(task, outputs.shape[-1])
+    n_channels = test.inputs.shape[2] if task.target.future else 1  # else the future of the first channel alone is asked
     held = number(result.floor or 0.0)
     title = f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; holding the last value: {held}"
     figure, axes = drawing(title, len(index), (4.0, 2.5))
@@ -172,8 +196,8 @@ def _forecast(experiment: Experiment) -> Drawing:
         last = int(test.lengths[window]) - 1
         past = scale * (test.inputs[window, : last + 1, 0] - test.inputs[window, last, 0])  # (T,)
         # Differences from the last value of each of C channels, step-major; the first channel is shown.
-        truth = scale * test.targets[window, last].reshape(-1, test.inputs.shape[2])[:, 0]  # (n,) → (horizon,)
-        answer = scale * outputs[window, last].reshape(-1, test.inputs.shape[2])[:, 0]  # (n,) → (horizon,)
+        truth = scale * test.targets[window, last].reshape(-1, n_channels)[:, 0]  # (n,) → (horizon,)
+        answer = scale * outputs[window, last].reshape(-1, n_channels)[:, 0]  # (n,) → (horizon,)
         ahead = range(1, len(truth) + 1)
         ax.plot(range(-last, 1), past, color="black", linewidth=1, label="look-back")
         ax.plot(ahead, truth, color="black", marker=".", linewidth=0.8, label="truth")
@@ -222,6 +246,7 @@ def _symbols(experiment: Experiment) -> Drawing:
     key = "" if names == whole else "; " + ", ".join(f"{a} = {b}" for a, b in zip(names, whole, strict=True))
     right = (outputs.argmax(-1) == test.targets)[test.scored]
     title = f"{right.double().mean():.1%} of {len(right)} scored test symbols are right{key}"
+    words, told = experiment.task.input_symbols, test.inputs.ndim == 2 or test.inputs.shape[2] == 1  # one number a step
     n = min(3, len(test))
     longest = min(MAX_STEPS, int(test.lengths[:n].max()))
     figure, axes = drawing(title, n, (max(5.0, 0.16 * longest + 1.4), 1.3), columns=1)
@@ -229,14 +254,15 @@ def _symbols(experiment: Experiment) -> Drawing:
         length = int(test.lengths[row])
         shown = range(max(0, length - MAX_STEPS), length)
         for column, t in enumerate(shown):
-            _symbol(ax, column, 0, _input_text(test.inputs[row, t]), MUTED)
+            if told:
+                _symbol(ax, column, 0, _input_text(test.inputs[row, t], words), MUTED)
             if test.scored[row, t]:
                 true, predicted = int(test.targets[row, t]), int(outputs[row, t].argmax())
                 _symbol(ax, column, 1, names[true], "black")
                 _symbol(ax, column, 2, names[predicted], "black", wrong=true != predicted)
         ax.set_xlim(-0.6, longest - 0.4)
         ax.set_ylim(2.6, -0.6)
-        ax.set_yticks([0, 1, 2], ["input", "true", "predicted"])
+        ax.set_yticks([0, 1, 2], ["input" if told else "", "true", "predicted"])
         ax.set_xticks([])
         ax.grid(visible=False)
         part = "" if len(shown) == length else f", its last {MAX_STEPS} steps"
@@ -244,8 +270,10 @@ def _symbols(experiment: Experiment) -> Drawing:
     return figure
 
 
-def _input_text(value: Tensor) -> str:
-    return str(int(value)) if value.ndim == 0 else f"{float(value[0]):.0f}"
+def _input_text(value: Tensor, words: tuple[str, ...] | None) -> str:
+    if value.ndim == 0:
+        return words[int(value)] if words else str(int(value))
+    return f"{float(value[0]):.0f}"
 
 
 def _symbol(ax: Axes, x: int, y: int, text: str, shade: str, wrong: bool = False) -> None:
@@ -259,6 +287,9 @@ _PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
     "continuation": continuation,
     "episode": episode,
     "forecast": _forecast,
+    "frames": partial(_confusion, draw=frames),
+    "images": partial(_confusion, draw=images),
+    "paths": partial(_confusion, draw=paths),
     "scatter": _scatter,
     "symbols": _symbols,
     "tags": tags,

@@ -125,6 +125,7 @@ class Parity(FormalLanguage):
     name: ClassVar[str] = "parity"
     summary: ClassVar[str] = "an even or odd number of ones, in strings five times as long as any in training"
     symbols: ClassVar[tuple[str, ...]] = ("even", "odd")
+    input_symbols: ClassVar[tuple[str, ...]] = ("0", "1")
     vocabulary: ClassVar[int] = 2
     n_answers: ClassVar[int] = 2
 
@@ -151,6 +152,7 @@ class EvenPairs(FormalLanguage):
     name: ClassVar[str] = "even_pairs"
     summary: ClassVar[str] = "an even or odd number of changes in strings five times as long as any in training"
     symbols: ClassVar[tuple[str, ...]] = ("even", "odd")
+    input_symbols: ClassVar[tuple[str, ...]] = ("0", "1")
     vocabulary: ClassVar[int] = 2
     n_answers: ClassVar[int] = 2
 

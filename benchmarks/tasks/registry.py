@@ -12,12 +12,15 @@ from typing import Any
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
 from benchmarks.tasks.control import MaskedCartPole
 from benchmarks.tasks.diagnostic import Adding, Recall
+from benchmarks.tasks.few_shot import FewShot
 from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
+from benchmarks.tasks.gestures import GesturePhase, Libras
 from benchmarks.tasks.markov import Casino, HiddenSource
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
 from benchmarks.tasks.music import JSBChorales, Nottingham, PianoMidi
+from benchmarks.tasks.pen import OmniglotStrokes, PenDigits
 from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from benchmarks.tasks.sentences import Intent, Sentiment, Subjectivity, Surnames
 from benchmarks.tasks.speech import SpokenDigits, SpokenDigitsRaw
@@ -27,6 +30,15 @@ from benchmarks.tasks.text import Characters, Names, WordsSmall
 from benchmarks.tasks.transcription import DigitStrings
 from benchmarks.tasks.transduction import DuplicateString, ReverseString
 from benchmarks.tasks.translation import Inflection, NumberWords
+from benchmarks.tasks.video import MovingDigitsDigit, MovingDigitsDirection
+from benchmarks.tasks.vision import (
+    MnistPermuted,
+    MnistPermutedSmall,
+    MnistPixels,
+    MnistPixelsSmall,
+    MnistRows,
+    MnistRowsSmall,
+)
 from benchmarks.tasks.waveforms import Waveform
 from benchmarks.tasks.your_data import YourData
 from models.names import UnknownName
@@ -44,6 +56,19 @@ TASKS: dict[str, type[Task]] = {
         PianoMidi,
         BasicMotions,
         Digits,
+        MnistPixels,
+        MnistPixelsSmall,
+        MnistRows,
+        MnistRowsSmall,
+        MnistPermuted,
+        MnistPermutedSmall,
+        MovingDigitsDirection,
+        MovingDigitsDigit,
+        Libras,
+        GesturePhase,
+        PenDigits,
+        OmniglotStrokes,
+        FewShot,
         CO2,
         Sunspots,
         ElNino,
