@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,7 @@ class Gap:
     unit: float
     mean: float
     deviation: float
+    masked: ClassVar[bool] = False
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -116,6 +117,16 @@ class Preparation:
     def channels(self) -> tuple[str, ...]:
         """A name for each channel, C of them."""
         return tuple(name for column in self.columns for name in column.channels)
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """The channels that say whether a value is known."""
+        masks, n_channels = [], 0
+        for column in self.columns:
+            n_channels += len(column.channels)
+            if column.masked:
+                masks.append(n_channels - 1)
+        return tuple(masks)
 
     def apply(self, rows: pd.DataFrame) -> np.ndarray:
         """(N rows) → (N, C) float32, row by row in the order given; steps of a sequence must be in order of time.

@@ -33,12 +33,20 @@ class RealInput:
 
     channels: C. max_length: the longest sequence the task will ever pass, or None where there is no bound.
     features: D, the width of the encoder's output and of the read-out's input. The task fixes it, so that a large
-    vocabulary or horizon cannot eat a model's parameter budget.
+    vocabulary or horizon cannot eat a model's parameter budget. masks: channels that only say, 1 or 0, whether a value
+    is known or carried forward. A model of the inputs' density leaves them out: one that never changes in a class
+    would have an infinite density there, and outweigh all that was measured.
     """
 
     channels: int
     max_length: int | None = None
     features: int = 32
+    masks: tuple[int, ...] = ()
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """The channels that are no masks."""
+        return tuple(channel for channel in range(self.channels) if channel not in self.masks)
 
 
 @dataclass(frozen=True)

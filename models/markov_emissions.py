@@ -232,7 +232,8 @@ class Frames(EstimatedEmissions):
 class MarkovModels(nn.Module, ABC):
     """G hidden Markov models of S states side by side, over symbols or over real values.
 
-    shift, scale: (C,), what makes standard values of real ones; zero and one where values are taken as they are.
+    shift, scale: (C,), without masks, what makes standard values of real ones; zero and one where values are taken as they
+    are.
     """
 
     shift: Tensor
@@ -242,9 +243,10 @@ class MarkovModels(nn.Module, ABC):
         super().__init__()
         self.emissions = emissions
         self.is_real = isinstance(inputs, RealInput)
-        channels = inputs.channels if isinstance(inputs, RealInput) else 0
-        self.register_buffer("shift", torch.zeros(channels, dtype=dtype))
-        self.register_buffer("scale", torch.ones(channels, dtype=dtype))
+        self.measured = list(inputs.measured) if isinstance(inputs, RealInput) else []
+        self.all_measured = not isinstance(inputs, RealInput) or not inputs.masks
+        self.register_buffer("shift", torch.zeros(len(self.measured), dtype=dtype))
+        self.register_buffer("scale", torch.ones(len(self.measured), dtype=dtype))
 
     @abstractmethod
     def chain(self) -> Chain:
@@ -258,8 +260,12 @@ class MarkovModels(nn.Module, ABC):
         """Inputs as the emissions see them; whatever stands where nothing is ``observed``, (B, T) bool, is as if zero."""
         if not self.is_real:
             return torch.where(observed, inputs, 0)
-        values = torch.where(observed[..., None], inputs, 0).to(self.shift.dtype)
+        values = torch.where(observed[..., None], self.without_masks(inputs), 0).to(self.shift.dtype)
         return (values - self.shift) / self.scale
+
+    def without_masks(self, inputs: Tensor) -> Tensor:
+        """(…, C) → the channels that `RealInput.measured` names."""
+        return inputs if self.all_measured else inputs[..., self.measured]
 
     def means(self) -> Tensor:
         """(G, S, C) means of the emissions in the inputs' units; of symbols (G, S, V), their probabilities."""
@@ -294,7 +300,7 @@ class HiddenMarkovModels(MarkovModels):
     def standardise(self, values: Tensor, valid: Tensor) -> None:
         """Takes shift and scale from (B, T, C) values at the (B, T) valid steps; only Gaussians need them."""
         if isinstance(self.emissions, Gaussians):
-            steps = values[valid].double()  # (N, C)
+            steps = self.without_masks(values[valid]).double()  # (N, C)
             spread = steps.std(0, correction=0)
             self.shift.copy_(steps.mean(0))
             self.scale.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))

@@ -25,7 +25,7 @@ def refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
     if isinstance(target, Real):
         if not target.future:
             return "an HMM gives classes and its inputs' future, not a value computed from the whole sequence"
-        if isinstance(inputs, TokenInput) or target.n % inputs.channels:
+        if isinstance(inputs, TokenInput) or target.n % inputs.channels or inputs.masks:
             return "an HMM forecasts the channels it reads, and these are not the targets"
         return None
     if isinstance(target, Classes):

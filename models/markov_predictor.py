@@ -87,12 +87,12 @@ def emissions_of(
     if isinstance(inputs, TokenInput):
         return Symbols(n_models, n_states, inputs.vocabulary)
     if isinstance(target, Binary):
-        return Frames(n_models, n_states, inputs.channels)
+        return Frames(n_models, n_states, len(inputs.measured))
     if config.emission == "gaussian":
-        return Gaussians(n_models, n_states, inputs.channels, config.covariance_type, config.n_gaussians)
+        return Gaussians(n_models, n_states, len(inputs.measured), config.covariance_type, config.n_gaussians)
     if isinstance(target, Real):
         raise ValueError("forecasts are made of differences, which are no counts; set emission to gaussian")
-    return Counts(n_models, n_states, inputs.channels)
+    return Counts(n_models, n_states, len(inputs.measured))
 
 
 class MarkovPredictor(SelfFitting):

@@ -142,7 +142,7 @@ class TrainedMarkovModels(MarkovModels):
     @torch.no_grad()
     def _average(self, values: Tensor, observed: Tensor) -> None:
         """One more batch (B, T, C). New tensors take the place of the old, which a graph of an earlier chunk may hold."""
-        n_steps = observed.sum().clamp_min(1)
+        values, n_steps = self.without_masks(values), observed.sum().clamp_min(1)
         mean = torch.where(observed[..., None], values, 0).sum((0, 1)) / n_steps  # (B, T, C) → (C,)
         variance = torch.where(observed[..., None], (values - mean).square(), 0).sum((0, 1)) / n_steps
         self.n_batches = self.n_batches + 1
@@ -166,9 +166,9 @@ class NeuralMarkovPredictor(Predictor):
         if isinstance(inputs, TokenInput):
             emissions = TrainedSymbols(n_models, n_states, inputs.vocabulary)
         elif isinstance(target, Binary):
-            emissions = TrainedFrames(n_models, n_states, inputs.channels)
+            emissions = TrainedFrames(n_models, n_states, len(inputs.measured))
         else:
-            emissions = TrainedGaussians(n_models, n_states, inputs.channels, config.min_variance)
+            emissions = TrainedGaussians(n_models, n_states, len(inputs.measured), config.min_variance)
         self.hmm = TrainedMarkovModels(n_models, n_states, inputs, emissions)
 
     @abstractmethod

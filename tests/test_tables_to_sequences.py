@@ -51,6 +51,7 @@ def test_every_channel_is_what_plain_python_makes_of_it(train_rows: list[tuple],
         mean, deviation = np.mean(known), np.std(known)
         expected = [0.0 if x is None else (x - mean) / deviation for x in carried(frame, "value")]
         np.testing.assert_allclose(channels["value"], expected, rtol=1e-4, atol=1e-4)
+    assert [prepared.channels[i] for i in prepared.masks] == [name for name in prepared.channels if "known" in name]
     assert ("value, known" in channels) == (0 < len(known) < len(train))
     if "value, known" in channels:
         assert channels["value, known"].tolist() == [float(is_known(x)) for x in frame["value"]]

@@ -357,7 +357,7 @@ class SensorFusion(ActivityTask):
 
     @property
     def input(self) -> RealInput:
-        return RealInput(channels=6 + N_SENSORS, max_length=self.length)
+        return RealInput(channels=6 + N_SENSORS, max_length=self.length, masks=(6, 7, 8))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
