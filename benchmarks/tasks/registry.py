@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from benchmarks.tasks.biology import ProteinStructure, Splice
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
 from benchmarks.tasks.control import MaskedCartPole
 from benchmarks.tasks.diagnostic import Adding, Recall
@@ -17,6 +18,7 @@ from benchmarks.tasks.forecasting import CO2, Economy, ElNino, Sunspots
 from benchmarks.tasks.formal_languages import BracketDepth, CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from benchmarks.tasks.gestures import GesturePhase, Libras
 from benchmarks.tasks.markov import Casino, HiddenSource
+from benchmarks.tasks.medicine import ClinicalVisits, Electrocardiogram
 from benchmarks.tasks.memory import AssociativeRecall, CopyMemory, SelectiveCopy
 from benchmarks.tasks.monitoring import Occupancy, RemainingLife, TransformerTemperature
 from benchmarks.tasks.music import JSBChorales, Nottingham, PianoMidi
@@ -79,6 +81,10 @@ TASKS: dict[str, type[Task]] = {
         IndoorMovement,
         Activity,
         SensorFusion,
+        Splice,
+        ProteinStructure,
+        Electrocardiogram,
+        ClinicalVisits,
         Adding,
         Recall,
         Parity,
