@@ -11,6 +11,7 @@ from benchmarks import experiment, records
 from benchmarks.experiment import InvalidMetric, prepare
 from benchmarks.records import Status
 from benchmarks.tasks import registry as tasks
+from models import registry
 
 
 @pytest.fixture
@@ -80,6 +81,9 @@ def test_nothing_before_the_evaluation_looks_at_the_test_split(prepared):
 
 @pytest.mark.parametrize("task", EVERY)
 def test_the_floor_model_scores_the_floor_exactly(whole, task):
+    built = tasks.task(task, {})
+    if registry.entry("floor").refuses(built.input, built.target, built.causal):
+        pytest.skip("a constant answers nothing where there is no right answer")
     _, result = whole("floor", task, "floor", 1, {})
     assert result.test[result.primary] == result.floor
     assert result.equals_floor and (result.score == 0 or result.score is None)

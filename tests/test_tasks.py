@@ -13,7 +13,7 @@ from benchmarks import datasets
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks.registry import TASKS, task
 from benchmarks.tasks.task import Task, data_digest
-from models.contract import Classes, Real, RealInput, SequenceBatch, Transcript, last_steps, valid_steps
+from models.contract import Actions, Classes, Real, RealInput, SequenceBatch, Step, Transcript, last_steps, valid_steps
 from models.names import UnknownName
 
 
@@ -74,6 +74,9 @@ def test_splits_keep_what_the_specs_promise(name: str) -> None:
         elif isinstance(built.target, Transcript):
             assert batch.target_lengths is not None and int(batch.target_lengths.min()) >= 1
             assert set(batch.targets.unique().tolist()) <= {-1, *range(1, built.target.n + 1)}
+        elif isinstance(built.target, Actions):
+            assert batch.targets.shape == (n, longest, len(Step)) and batch.targets.dtype == torch.float32
+            assert set(batch.targets[batch.scored][:, Step.ACTION].tolist()) == set(range(built.target.n))
         else:
             assert batch.targets.shape == (n, longest, built.target.n_outputs) and batch.targets.dtype == torch.float32
         if built.target.scope == "sequence" and not isinstance(built.target, Transcript):
