@@ -60,7 +60,9 @@ def paths(ax: Axes, examples: Sequence[Seen]) -> None:
         points = seen.inputs[:, :2].numpy()
         low, high = points.min(0), points.max(0)
         points = (points - (low + high) / 2) / max((high - low).max(), 1e-9) * 0.75 + 0.45 + np.array(_place(number))
-        begins = np.flatnonzero(seen.inputs[1:, 2].numpy() > 0) + 1 if seen.inputs.shape[1] > 2 else []
+        begins: np.ndarray | list[int] = (
+            np.flatnonzero(seen.inputs[1:, 2].numpy() > 0) + 1 if seen.inputs.shape[1] > 2 else []
+        )
         shade = "black" if seen.truth == seen.answer else WRONG
         for stroke in np.split(points, begins):
             ax.plot(*stroke.T, color=shade, linewidth=1.2, marker="." if len(stroke) == 1 else None)

@@ -158,7 +158,7 @@ class MnistPixels(Mnist):
         target      ·   ·  …    ·    ·    ·  …    7         at the last of the 784 steps alone
 
     784 steps are slow for a model that reads step by step: with 32 sequences a batch, an optimiser step takes a recurrent
-    model of 11,500 parameters a second or so on one core.
+    model of 11,500 parameters half a second to a second on one core.
 
     Floor: the most frequent digit, about 1/10. Ceiling: unknown. Reference: the nearest of the first 10,000 training images,
     computed on the same test images.
