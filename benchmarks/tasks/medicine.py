@@ -86,7 +86,8 @@ def _analogue_error(task: Electrocardiogram, n_alike: int = 10) -> float:
     known, known_future = (x[:, :, 0] for x in windows(task.series(), task.origins.train, length, task.horizon))
     asked, future = (x[:, :, 0] for x in windows(task.series(), task.origins.test, length, task.horizon))
     distances = (known**2).sum(1) - 2 * asked @ known.T  # (test, train), less what all have in common
-    alike = np.argpartition(distances, n_alike, axis=1)[:, :n_alike]
+    # The converter counts in 1/200 mV, so distances are often equal: rounded to where that is exact, the earlier wins.
+    alike = np.argsort(distances.round(6), axis=1, kind="stable")[:, :n_alike]
     return float(np.abs(known_future[alike].mean(1) - future).mean())
 
 
