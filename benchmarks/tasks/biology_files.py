@@ -32,7 +32,8 @@ def splice_examples(text: str, file: str) -> list[SpliceExample]:
     for number, line in enumerate(lines[start + 1 :], start + 2):
         if not line.strip() or line.startswith("%"):
             continue
-        name, *bases, kind = [field.strip() for field in line.split(",")]
+        fields = [field.strip() for field in line.split(",")]
+        name, bases, kind = fields[0], fields[1:-1], fields[-1]
         if len(bases) != 60 or any(len(base) != 1 or base not in SPLICE_BASES for base in bases):
             raise ValueError(f"{file}: line {number} does not hold 60 of the bases {SPLICE_BASES}")
         if kind not in SPLICE_CLASSES:
@@ -82,6 +83,8 @@ def liver_visits(text: str, file: str) -> pd.DataFrame:
         wrong = (numbers.isna() & table[name].notna()) | (numbers.abs() == float("inf"))
         if name in ("id", "year", "serBilir"):
             wrong |= numbers.isna()
+        if name == "id":
+            wrong |= (numbers % 1 != 0) | (numbers.abs() > 2**53)
         if name == "serBilir":
             wrong |= numbers <= 0
         if wrong.any():
