@@ -37,7 +37,7 @@ START_S = 60.0
 """To start the processes that run trials, and to make the report."""
 TRIAL_S = 8.0
 """Of a trial, all but its fit: its process, its data, the test split and its figures; and"""
-BYTES_PER_S = 20e6
+BYTES_PER_S = 8e6
 """what is read of the file in a second."""
 LEAST_S = 2.0
 """A shorter fit would say nothing."""

@@ -52,7 +52,7 @@ def parts(recording: Recording, question: Question) -> Parts:
         return _by_time(recording, number, groups, "the future is asked for")
     if n_groups >= LEAST_GROUPS:
         return _by_group(recording, question, groups)
-    if question.scope == "step":
+    if question.scope == "step" and number[-1] + 1 < LEAST_GROUPS:
         return _by_time(recording, number, groups, f"there are fewer than {LEAST_GROUPS} sequences to split by")
     what = "sequences" if recording.group is None else "groups"
     raise recording.bad(
@@ -85,7 +85,7 @@ def strata(recording: Recording, question: Question, groups: np.ndarray) -> np.n
 def _groups(recording: Recording, question: Question, number: np.ndarray) -> np.ndarray:
     if recording.group is not None:
         return pd.factorize(recording.frame[recording.group])[0]
-    if recording.sequence is None:
+    if recording.sequence is None or question.kind == "forecasting":
         return number
     read = [recording.target] if question.kind == "next_symbol" else recording.inputs
     _, groups = np.unique(_fingerprints(recording.frame[read], number), return_inverse=True)

@@ -223,9 +223,11 @@ def _times(recording: Recording, column: str) -> pd.Series:
             raise recording.bad(f"the time {values[wrong].iloc[0]} is not finite", column, _first(wrong))
         return values
     texts = values.astype(str)
+    numbers = pd.to_numeric(texts, errors="coerce")
     read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
-    if read.isna().any():
-        row = _first(read.isna())
+    wrong = min((numbers.isna(), read.isna()), key=lambda missing: int(missing.sum()))
+    if wrong.any():
+        row = _first(wrong)
         shown = one_line(texts.iloc[row])[:40]
         raise recording.bad(f"{shown!r} is no time; write numbers, or dates like 2024-12-31 23:59", column, row)
     return read.dt.tz_convert(None)

@@ -1,7 +1,7 @@
 """From a recording to what can be learned from: numbers scaled on the development part, symbols numbered on it, windows cut.
 
 Sequences that are asked for one answer each are kept whole; where they are longer than `LONGEST`, their steps are averaged in
-blocks. Where each step has an answer they are cut into windows of `WINDOW` steps. A forecast is made from the last
+blocks. Where each step has an answer they are cut into windows of `WINDOWS` steps. A forecast is made from the last
 `look_back` steps; inputs and targets are then differences from the target's last value, as in `benchmarks.tasks.forecasting`.
 More steps than `MOST_STEPS` are not used: a fit of minutes would not see them, and evaluating them would take its time.
 """
@@ -23,7 +23,8 @@ from benchmarks.your_data.reading import sequence_numbers
 from benchmarks.your_data.recording import Recording, listed
 
 LONGEST = 512
-WINDOW = 128
+WINDOWS = (16, 128)
+"""Steps of a window: a 32nd of what trains, so that a batch holds different ones, but no fewer and no more than these."""
 MOST_STEPS = {False: 440_000, True: 200_000}
 """For training and validation together, and for test."""
 MOST_VALUES = 60_000_000
@@ -209,7 +210,8 @@ def _cut(made: Prepared, number: np.ndarray, split: Parts) -> Prepared:
     if made.question.kind == "next_symbol":
         lengths = lengths - 1  # the last symbol has none after it
     starts, lengths = starts[lengths > 0], lengths[lengths > 0]
-    pieces = -(-lengths // WINDOW)
+    window = min(max(int((split.rows != TEST).sum()) // 32, WINDOWS[0]), WINDOWS[1])
+    pieces = -(-lengths // window)
     run = np.repeat(np.arange(len(starts)), pieces)
     which = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     begin = which * lengths[run] // pieces[run]
@@ -217,10 +219,10 @@ def _cut(made: Prepared, number: np.ndarray, split: Parts) -> Prepared:
     start = starts[run] + begin
     windows = Windows(start, end - begin, split.rows[start], split.groups[start], np.zeros(len(start), dtype=np.int64))
     remarks = made.remarks
-    if int(lengths.max(initial=0)) > WINDOW:
+    if int(lengths.max(initial=0)) > window:
         remarks = (
             *remarks,
-            f"sequences of up to {int(lengths.max()):,} steps are cut into windows of at most {WINDOW}",
+            f"sequences of up to {int(lengths.max()):,} steps are cut into windows of at most {window}",
         )
     if made.question.kind != "next_symbol":
         values = made.answers.values

@@ -51,6 +51,7 @@ def parquet(data: bytes, file: str) -> Recording:
     """Raises BadInput."""
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(data))
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise bad(file, f"no Parquet file that can be read ({str(error).splitlines()[0]})") from error
     repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
@@ -111,10 +112,13 @@ def _column(values: pa.ChunkedArray, name: str, file: str) -> pd.Series:
     elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
         values = values.cast(pa.float64())
     elif pa.types.is_time(kind) or pa.types.is_duration(kind):
-        values = values.cast(pa.int64()).cast(pa.float64())
+        values = values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.float64())
     elif pa.types.is_date(kind):
         values = values.cast(pa.timestamp("s"))
-    return values.to_pandas(strings_to_categorical=True)
+    try:
+        return values.to_pandas(strings_to_categorical=True)
+    except pa.ArrowException as error:
+        raise bad(file, f"the values cannot be read ({str(error).splitlines()[0]})", name) from error
 
 
 def require_numbers(recording: Recording, column: str) -> None:
