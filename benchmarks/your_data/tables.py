@@ -27,16 +27,18 @@ DELIMITERS = ",;\t|"
 
 def csv(data: bytes, file: str) -> Recording:
     """A table with a header line; its delimiter is the one that the header has most of. Raises BadInput."""
-    text = text_of(data, file)
-    header_line = text.lstrip("\n").split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=header_line.count)
-    header = _header(header_line, delimiter, file)
+    text = text_of(data, file).lstrip("\n")
+    delimiter = max(DELIMITERS, key=text.split("\n", 1)[0].count)
+    header, n_lines = _header(text, delimiter, file)
+    body = text.split("\n", n_lines)[n_lines:]
+    if not body or not body[0].strip():
+        raise bad(file, "the table has a header and no rows")
     # Where columns are set apart by semicolons, numbers are often written with a comma.
     comma = delimiter == ";" and re.search(r"(^|;)-?\d+,\d+(;|$)", text[:100_000], re.MULTILINE) is not None
     try:
         table = pyarrow.csv.read_csv(
-            io.BytesIO(text.encode()),
-            pyarrow.csv.ReadOptions(column_names=header, skip_rows=text[: text.index(header_line)].count("\n") + 1),
+            io.BytesIO(body[0].encode()),
+            pyarrow.csv.ReadOptions(column_names=header),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values='"' in text),
             pyarrow.csv.ConvertOptions(
                 null_values=MISSING, strings_can_be_null=True, decimal_point="," if comma else "."
@@ -60,11 +62,12 @@ def parquet(data: bytes, file: str) -> Recording:
     return _recording(table, file)
 
 
-def _header(line: str, delimiter: str, file: str) -> list[str]:
-    """The columns' names; one that is empty is called after its number."""
+def _header(text: str, delimiter: str, file: str) -> tuple[list[str], int]:
+    """The columns' names, and the lines that they take; a name that is empty becomes the column's number."""
+    reader = lines_of.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
-        names = [name.strip() for name in next(lines_of.reader([line], delimiter=delimiter, strict=True))]
-    except (lines_of.Error, StopIteration) as error:
+        names = [name.strip() for name in next(reader)]
+    except lines_of.Error as error:
         raise bad(file, f"the header cannot be read ({error})", row=1) from error
     if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", name, re.IGNORECASE) for name in names):
         raise bad(file, "the first line holds numbers; it must name the columns", row=1)
@@ -72,7 +75,7 @@ def _header(line: str, delimiter: str, file: str) -> list[str]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise bad(file, "two columns have this name; rename one", repeated[0], 1)
-    return names
+    return names, reader.line_num
 
 
 def _broken(text: str, delimiter: str, n_columns: int, file: str, error: Exception) -> BadInput:
