@@ -221,8 +221,9 @@ def _scale(task: Task, n: int) -> tuple[float, str]:
 def _scatter(experiment: Experiment) -> Drawing:
     """Predicted against true value at the scored steps; on the diagonal they agree."""
     test, primary, result = experiment.splits.test, experiment.task.metrics[0], experiment.result
-    truth = test.targets[test.scored].reshape(-1)  # (N, n) → (N n,)
-    answer = experiment.outputs[test.scored].reshape(-1)
+    scale, unit = _scale(experiment.task, experiment.outputs.shape[-1])
+    truth = scale * test.targets[test.scored].reshape(-1)  # (N, n) → (N n,)
+    answer = scale * experiment.outputs[test.scored].reshape(-1)
     title = f"Test {primary.name} {number(result.test[primary.name])}; always the mean: {number(result.floor or 0.0)}"
     figure, (ax,) = drawing(title, 1, (5.2, 4.4))
     ax.plot(truth, answer, ".", color=colour(experiment.entry.family), alpha=0.4, markersize=4)
@@ -232,7 +233,7 @@ def _scatter(experiment: Experiment) -> Drawing:
     ax.annotate(
         "mean", (1, float(truth.mean())), xycoords=ax.get_yaxis_transform(), fontsize=7, ha="right", va="bottom"
     )
-    head(ax, "on the line, prediction and truth agree", "true value", "predicted value")
+    head(ax, "on the line, prediction and truth agree", f"true value ({unit})", f"predicted value ({unit})")
     return figure
 
 
