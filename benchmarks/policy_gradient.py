@@ -85,7 +85,7 @@ def play(policy: Policy, beginnings: Beginnings, generator: torch.Generator | No
     steps = _Steps([], [], [], [], [])
     running, failed, lengths = np.ones(n, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int64)
     while True:
-        seen = torch.from_numpy(np.asarray(observed, dtype=np.float32))  # (B, C)
+        seen = torch.tensor(observed, dtype=torch.float32)  # (B, C), a copy
         outputs = policy(seen)  # (B, n + 1)
         # The value of the last observation is asked for too: a time limit is no end that could be foreseen.
         steps.values.append(outputs[:, -1])
@@ -99,7 +99,7 @@ def play(policy: Policy, beginnings: Beginnings, generator: torch.Generator | No
         steps.observations.append(seen)
         steps.actions.append(actions)
         steps.log_probabilities.append(log_p.gather(1, actions[:, None])[:, 0])
-        steps.rewards.append(torch.from_numpy(np.asarray(rewards, dtype=np.float32)))
+        steps.rewards.append(torch.tensor(rewards, dtype=torch.float32))
         lengths += running
         failed |= running & terminated
         running &= ~(terminated | truncated)
