@@ -25,7 +25,9 @@ class Progress:
 
     def __init__(self, n_trials: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Bar(*columns, TextColumn("left"), TimeRemainingColumn())
+        # A notebook shows it as a terminal does, for which no extension is needed.
+        console = Console(force_jupyter=False)
+        self._bar = Bar(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
         self._task = self._bar.add_task("trials", total=n_trials)
 
     def __enter__(self) -> Progress:

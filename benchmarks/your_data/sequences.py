@@ -33,6 +33,8 @@ MOST_SYMBOLS = 5_000
 LEAST_SEEN = 2
 """A symbol that the development part holds less often is read as another: fewer would not settle its weights."""
 OTHER = "<other>"
+REGULAR = 1.2
+"""The longest time between two rows over the shortest, up to which they come regularly: months have 28 to 31 days."""
 LOOK_BACK = (32, 128)
 """Three horizons, but no fewer steps than the first and no more than the second."""
 
@@ -134,6 +136,15 @@ def _steps(recording: Recording, question: Question, development: np.ndarray) ->
             "stands before the first"
         )
     return Steps(prepared.apply(frame), prepared.channels), tuple(remarks)
+
+
+def _is_regular(recording: Recording) -> bool:
+    """Whether rows come at nearly equal times, as months do, so that there is nothing to tell of them."""
+    if recording.time is None:
+        return True
+    number = pd.Series(sequence_numbers(recording.frame, recording.sequence))
+    since = tables_to_sequences.gaps(recording.frame[recording.time], number)[number.duplicated().to_numpy()]
+    return not len(since) or bool(since.max() <= REGULAR * since.min())
 
 
 def _symbols(values: pd.Series, development: np.ndarray) -> Steps:
