@@ -145,7 +145,8 @@ class PolyphonicMusic(Task):
 
     @property
     def input(self) -> RealInput:
-        return RealInput(channels=N_KEYS, max_length=self.longest)
+        # A chord is a choice among 88 keys: 32 features, as elsewhere, would be too narrow a passage from layer to layer.
+        return RealInput(channels=N_KEYS, max_length=self.longest, features=64)
 
     @property
     def target(self) -> Binary:
@@ -246,4 +247,3 @@ class PianoMidi(PolyphonicMusic):
     summary: ClassVar[str] = "the next frame of a classical piano piece"
     file: ClassVar[str] = "Piano_midi.mat"
     longest: ClassVar[int] = 3857
-
