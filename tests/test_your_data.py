@@ -350,6 +350,15 @@ def test_scaling_and_vocabulary_are_those_of_the_development_part(tmp_path: Path
     assert set(made.steps.symbols or ()) == {"<other>", "a", "b"} and made.answers.classes == ("D", "N")
 
 
+def test_the_time_between_rows_is_told_where_it_varies_by_more_than_the_length_of_months(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    months = pd.DataFrame({"when": pd.date_range("2010-01-01", periods=150, freq="MS"), "y": rng.normal(size=150)})
+    assert ready(recorded(months, tmp_path, target="y", time="when"), horizon=2).steps.channels == ("y",)
+    visits = months.assign(when=np.cumsum(rng.exponential(size=150)))
+    made = ready(recorded(visits, tmp_path, target="y", time="when"), horizon=2)
+    assert made.steps.channels == ("y", "when since the step before")
+
+
 def test_steps_without_a_target_are_read_and_not_scored(tmp_path: Path) -> None:
     frame = long_table(10, 6)
     frame.loc[frame["t"] % 2 == 0, "z"] = None
