@@ -222,8 +222,9 @@ def _scatter(experiment: Experiment) -> Drawing:
     """Predicted against true value at the scored steps; on the diagonal they agree."""
     test, primary, result = experiment.splits.test, experiment.task.metrics[0], experiment.result
     scale, unit = _scale(experiment.task, experiment.outputs.shape[-1])
-    truth = scale * test.targets[test.scored].reshape(-1)  # (N, n) → (N n,)
-    answer = scale * experiment.outputs[test.scored].reshape(-1)
+    origin = experiment.task.origin
+    truth = origin + scale * test.targets[test.scored].reshape(-1)  # (N, n) → (N n,)
+    answer = origin + scale * experiment.outputs[test.scored].reshape(-1)
     title = f"Test {primary.name} {number(result.test[primary.name])}; always the mean: {number(result.floor or 0.0)}"
     figure, (ax,) = drawing(title, 1, (5.2, 4.4))
     ax.plot(truth, answer, ".", color=colour(experiment.entry.family), alpha=0.4, markersize=4)

@@ -126,6 +126,11 @@ class Task(ABC):
         return self.symbols if self.target.future else None
 
     @property
+    def origin(self) -> float:
+        """What a real target of zero stands for, in the unit of the error: figures show values, not differences from it."""
+        return 0.0
+
+    @property
     def window(self) -> int | None:
         """For long streams: the steps read at a time, the state being carried on; None: sequences are read whole."""
         return None

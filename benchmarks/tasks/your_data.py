@@ -116,6 +116,10 @@ class YourData(Task):
         return self.prepared.splits(seed)
 
     @property
+    def origin(self) -> float:
+        return self.prepared.answers.mean
+
+    @property
     def symbols(self) -> tuple[str, ...] | None:
         return self.prepared.answers.classes
 

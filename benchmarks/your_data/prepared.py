@@ -13,7 +13,7 @@ from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.parts import DEVELOPMENT, SHARE, TEST, VALIDATION, drawn
 from models.contract import InputSpec, RealInput, SequenceBatch, TokenInput
 
-VALIDATION_STEPS = 40_000
+VALIDATION_STEPS = 20_000
 """At most: validation is looked at twenty times in a fit."""
 
 
