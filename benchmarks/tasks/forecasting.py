@@ -289,9 +289,9 @@ class ElNino(SeriesTask):
     """The sea surface temperature of the eastern Pacific over the next half year, from the three years before.
 
         month       2000-04   2000-05   2000-06  |  2000-07   2000-08   2000-09  …        here °C, rounded
-        value          25.3      24.4      23.2  |     22.2      21.1      20.9
-        input          +2.1      +1.2       0.0  |                                        times 1 / scale
-        target            ·         ·       ( -0.9, -2.1, -2.3, … )                       at the last step alone
+        value          25.5      24.3      22.9  |     21.5      20.1      20.6
+        input          +2.6      +1.3       0.0  |                                        times 1 / scale
+        target            ·         ·       ( -1.5, -2.9, -2.3, … )                       at the last step alone
 
     Floor: the last value stays. Ceiling: unknown. Reference: autoregression of order 12, direct: least squares, with
     intercept, on the last twelve months, which hold one season; computed on the test windows.

@@ -165,8 +165,8 @@ class RemainingLife(Task):
     """How many flights a turbofan has left, at every flight, from its settings and sensors so far.
 
         cycle                  1       2   …     190     191     192
-        sensor 2          641.82  642.15   …  643.64  643.34  643.85     before standardisation: the first engine
-        sensor 3         1589.70 1591.82   … 1599.22 1602.36 1600.38
+        sensor 2          641.82  642.15   …  643.64  643.34  643.54     before standardisation: the first engine
+        sensor 3         1589.70 1591.82   … 1599.22 1602.36 1601.41
         target               125     125   …       2       1       0     cycles, at most 125; every step is scored
 
     100 engines run to failure for training and validation (80 and 20, drawn by the seed), and another 100 whose records of

@@ -328,9 +328,9 @@ def fail(batch: SequenceBatch, share: float, generator: np.random.Generator) -> 
 class SensorFusion(ActivityTask):
     """Which of six activities, while in half of the sequences one of the three pairs of sensors fails on the way.
 
-        step               0      1   …     57     58   …   119
-        mean, 1 to 2   39.25  39.25   …  36.50  36.50   …  36.50     before standardisation; fails at step 58
-        1 to 2 works       1      1   …      1      0   …      0
+        step               0      1   …     65     66   …    119
+        mean, 1 to 3   22.75  23.00   …  15.25  15.25   …  15.25     before standardisation; fails at step 66
+        1 to 3 works       1      1   …      1      0   …      0
         target             ·      ·   …      ·      ·   …      0     bending; the last step alone is scored
 
     Pieces and splits as in the task ``activity``. A pair that fails keeps its last value; three channels more say which
