@@ -28,9 +28,7 @@ def piano_roll(experiment: Experiment) -> Drawing:
     """Of two test pieces, how probable each key was thought to be in the next frame, and the keys that sounded."""
     test, outputs = experiment.splits.test, experiment.outputs
     primary, result = experiment.task.metrics[0], experiment.result
-    title = (
-        f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; base rates: {number(result.floor or 0.0)}"
-    )
+    title = f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; base rates: {number(result.floor or 0.0)}"
     rows = torch.linspace(0, len(test) - 1, min(2, len(test))).long().tolist()
     figure, axes = drawing(title, len(rows), (9.0, 3.6), columns=1)
     for ax, row in zip(axes, rows, strict=True):

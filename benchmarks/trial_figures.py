@@ -188,7 +188,9 @@ def _forecast(experiment: Experiment) -> Drawing:
     primary, result = task.metrics[0], experiment.result
     index = torch.linspace(0, len(test) - 1, min(N_EXAMPLES, len(test))).long()
     scale, unit = _scale(task, outputs.shape[-1])
-    n_channels = test.inputs.shape[2] if task.target.future else 1  # else the future of the first channel alone is asked
+    n_channels = (
+        test.inputs.shape[2] if task.target.future else 1
+    )  # else the future of the first channel alone is asked
     held = number(result.floor or 0.0)
     title = f"Test {primary.name} {number(result.test[primary.name])} {primary.unit}; holding the last value: {held}"
     figure, axes = drawing(title, len(index), (4.0, 2.5))

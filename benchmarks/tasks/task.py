@@ -101,6 +101,7 @@ class Task(ABC):
 
     def check_installed(self) -> None:
         """Raises InvalidParameter, saying what to install, where an optional package that the task needs is missing."""
+        return  # most need none
 
     def ceiling(self) -> float | None:
         """The primary metric of the Bayes-optimal predictor on the test split, or None where it is unknown."""
