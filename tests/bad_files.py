@@ -94,6 +94,12 @@ BAD: dict[str, tuple[str, bytes | None, list[str], str]] = {
     "no header": ("a.csv", b"1,2\n3,4\n", Y, r"a\.csv, line 1: the first line holds numbers; it must name the columns"),
     "two of a name": ("a.csv", b"x,y,x\n1,2,3\n", Y, r"a\.csv, column x, line 1: two columns have this name"),
     "ragged": ("a.csv", lines(lambda x: x.insert(4, "1,2")), Y, r"a\.csv, line 5: 2 values, .* names 8 columns"),
+    "ragged after blank lines": (
+        "a.csv",
+        b"\n\na,y\n1,2\n3\n",
+        Y[:2],
+        r"a\.csv, line 5: 1 values?, .* names 2 columns",
+    ),
     "not UTF-8": ("a.csv", csv().replace(b"s3", b"\xff3", 1), Y, r"a\.csv, line 20: byte 0xff is not UTF-8"),
     "UTF-16": ("a.csv", csv().decode().encode("utf-16"), Y, r"a\.csv: the text is UTF-16"),
     "binary": ("a.csv", b"id,x,y\n1,\0,3\n", Y, r"a\.csv, line 2: a zero byte"),

@@ -27,7 +27,8 @@ DELIMITERS = ",;\t|"
 
 def csv(data: bytes, file: str) -> Recording:
     """A table with a header line; its delimiter is the one that the header has most of. Raises BadInput."""
-    text = text_of(data, file).lstrip("\n")
+    whole = text_of(data, file)
+    text = whole.lstrip("\n")
     delimiter = max(DELIMITERS, key=text.split("\n", 1)[0].count)
     header, n_lines = _header(text, delimiter, file)
     body = text.split("\n", n_lines)[n_lines:]
@@ -45,7 +46,7 @@ def csv(data: bytes, file: str) -> Recording:
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise _broken(text, delimiter, len(header), file, error) from error
+        raise _broken(whole, delimiter, len(header), file, error) from error
     return _recording(table, file)
 
 
