@@ -30,17 +30,23 @@ def recommendation(study: Study) -> list[str]:
     leader = max(whole, key=lambda cell: sign * cell["mean"])
     if sign * (leader["mean"] - leader["floor"]) <= 0 or _reaches(leader, leader["floor"]):
         return [
-            f"Recommendation: none of these models. The best of them, {leader['model']}, has {_value(leader)} and always "
-            f"giving the same answer {number(leader['floor'])}: by these seeds it has not learned anything that is sure. "
+            f"Recommendation: none of these models. The best of them, {leader['model']}, has {_value(leader)} and "
+            f"{_constant(study)} {number(leader['floor'])}: by these seeds it has not learned anything that is sure. "
             "More rows, more --minutes or more telling columns may change that.",
             *_limits(study),
         ]
     return [
-        f"Recommendation: {leader['model']}. {_value(leader)} on the test split, where always giving the same answer has "
-        f"{number(leader['floor'])}.",
+        f"Recommendation: {leader['model']}. {_value(leader)} on the test split, where {_constant(study)} "
+        f"has {number(leader['floor'])}.",
         _how_sure(study, leader, whole),
         *_limits(study),
     ]
+
+
+def _constant(study: Study) -> str:
+    """What the floor does."""
+    is_forecast = study.trials[0].task_parameters.get("kind") == "forecasting"
+    return "always giving the same change from the last value" if is_forecast else "always giving the same answer"
 
 
 def _value(cell: Cell) -> str:
