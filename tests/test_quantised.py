@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import fitting
+from benchmarks.evaluation import Problem
 from benchmarks.metrics import accuracy
 from benchmarks.seeding import torch_generator
 from models import registry
@@ -123,7 +124,7 @@ def test_the_training_loop_keeps_the_float_weights_of_the_checkpoint_that_int8_c
         seen[row.step] = weights(predictor), weights(copy.deepcopy(predictor).eval()), row.validation_loss
 
     config = fitting.FitConfig(learning_rate=0.01, batch_size=16, n_steps=20, evaluate_every=5)
-    fitted = fitting.fit(predictor, TARGET, accuracy, batch, batch, config, torch_generator("batch"), log)
+    fitted = fitting.fit(predictor, Problem(TARGET, (accuracy,)), batch, batch, config, torch_generator("batch"), log)
     trained, quantised, loss = seen[fitted.best_step]
     assert not predictor.training and same(weights(predictor), quantised)
     with torch.no_grad():
