@@ -49,6 +49,7 @@ def test_an_idx_file_reads_as_it_was_written() -> None:
         (gzip.compress(b"\0\0\x08\x02" + bytes(4)), "ends within its header"),
         (gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 3) + b"ab"), "2 values follow the header, which promises 3"),
     ],
+    ids=["empty", "plain", "torn", "nothing in it", "of another type", "short header", "short"],
 )
 def test_a_broken_idx_file_is_refused_with_a_sentence(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=f"x.gz: .*({message})"):
