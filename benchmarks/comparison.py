@@ -130,7 +130,8 @@ def ranking(scores: Mapping[str, ArrayLike], alpha: float = 0.05) -> Ranking:
         n_tasks=n_tasks,
         underpowered=None
         if n_models <= most
-        else f"underpowered: {n_tasks} tasks can tell at most {most} models apart, and here are {n_models}",
+        else f"underpowered: {n_tasks} tasks can tell {f'at most {most} models' if most > 1 else 'no two models'} apart, "
+        f"and here are {n_models}",
     )
 
 
