@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
+from platformdirs import user_cache_path
+
 TABLE = Path(__file__).with_name("datasets.csv")
 
 
@@ -51,9 +53,7 @@ def folder() -> Path:
     given = os.environ.get("RNNBENCH_DATA")
     if given:
         return Path(given).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("rnnbench"))
+    return user_cache_path("rnnbench")
 
 
 def is_here(name: str) -> bool:
