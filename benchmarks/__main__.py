@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import errno
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from benchmarks.execution.plan import Plan
-    from benchmarks.execution.supervisor import Summary
-    from benchmarks.finished import Outcome
-    from benchmarks.records import Result
-    from benchmarks.suite import Suite
-    from benchmarks.tracking import Tracker
-    from benchmarks.trial import Trial
+from benchmarks.running import INFRASTRUCTURE, RESULTS, Narrowed, Options, Stopped, complete
+from benchmarks.running import prepare as prepare_data
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-FAILED, USAGE, INFRASTRUCTURE = 1, 2, 3
+if TYPE_CHECKING:
+    from benchmarks.finished import Outcome
+
+FAILED, USAGE = 1, 2
 
 app = typer.Typer(
     help="Which sequence model for my task, under my limits, and how sure can I be?",
@@ -33,23 +28,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Options(NamedTuple):
-    """Where and how wide to run."""
-
-    results: Path
-    workers: int | None
-
-
-class Narrowed(NamedTuple):
-    """Which part of a suite is asked for; by default all of it, run and reported."""
-
-    models: str | None = None
-    tasks: str | None = None
-    seeds: int | None = None
-    dry_run: bool = False
-    report: bool = True
 
 
 class Registry(StrEnum):
@@ -153,8 +131,8 @@ def run(
     report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
-    asked = Narrowed(models, tasks, seeds, dry_run, report)
-    outcome = complete(suite, device, Options(results, workers), asked)
+    asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report)
+    outcome = complete(suite, device.value, Options(results, workers), asked)
     if outcome is not None:
         _show(outcome)
 
@@ -219,7 +197,7 @@ def prepare(suite: SuiteName) -> None:
     from benchmarks import datasets
     from benchmarks.suite import load
 
-    names = _prepare(load(suite).trials(device="cpu"))
+    names = prepare_data(load(suite).trials(device="cpu"))
     where = f": {', '.join(names)}, in {datasets.folder()}" if names else ", for they come with the dependencies"
     typer.echo(f"All data sets of {suite} are here{where}")
 
@@ -257,101 +235,12 @@ def main() -> None:
         _stop(str(error), USAGE)
     except DataMissing as error:
         _stop(str(error), INFRASTRUCTURE)
+    except Stopped as error:
+        _stop(str(error), error.exit_code)
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         _stop(f"{error}; mend the folder or free some space, then run the same command again", INFRASTRUCTURE)
-
-
-def complete(suite: str, device: Device, options: Options, asked: Narrowed | None = None) -> Outcome | None:
-    """What `run` does but for showing it; None for a dry run."""
-    from benchmarks.finished import Outcome, Run
-
-    asked = asked or Narrowed()
-    whole_run = Run(suite, device.value, options.results) if asked == Narrowed() else None
-    kept = whole_run.recall() if whole_run else None
-    if kept is not None:
-        return kept
-
-    from benchmarks.execution.display import closing_table, show_plan
-    from benchmarks.execution.plan import plan
-    from benchmarks.suite import load
-    from benchmarks.tracking import Tracker
-    from benchmarks.trial import check_buildable
-
-    chosen = load(suite)
-    whole = chosen.trials(device=device.value)
-    trials = chosen.trials(_names(asked.models), _names(asked.tasks), asked.seeds, device.value)
-    if not trials:
-        _stop(f"{chosen.file}: no grid has one of these models on one of these tasks", USAGE)
-    _prepare(trials)
-    digests = _digests(trials)
-    found = plan(trials, digests, options.results)
-    if asked.dry_run:
-        show_plan(found, options.results)
-        return None
-    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
-        check_buildable(trial)
-    tracker = Tracker(options.results, chosen.name, whole)
-    summary = _execute(tracker, trials, found, digests, options)
-    if summary is not None and summary.stopped_by is not None:
-        _stop(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
-    table, n_failed = closing_table(trials, options.results)
-    page = _refresh_report(chosen, whole, options.results) if asked.report else None
-    outcome = Outcome(table, n_failed, str(page) if page else None)
-    if whole_run and all(map(tracker.is_logged, trials)):
-        whole_run.remember([trial.id for trial in trials], outcome)
-    return outcome
-
-
-def _execute(
-    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: Options
-) -> Summary | None:
-    """Runs what is left, and brings MLflow up to date with all of it; None where there was nothing to run."""
-    from benchmarks.execution.lock import FolderInUse, locked
-
-    try:
-        if found.to_run:
-            return _supervise(trials, found, digests, options, tracker)
-        if not all(tracker.is_logged(trial) for trial, _ in found.done):
-            with locked(options.results):
-                for trial, result in found.done:
-                    tracker.submit(trial, result)
-                _warn(tracker.close())
-        return None
-    except FolderInUse as error:
-        _stop(str(error), INFRASTRUCTURE)
-    finally:
-        _warn(tracker.close())
-
-
-def _supervise(
-    trials: list[Trial], found: Plan, digests: dict[str, str], options: Options, tracker: Tracker
-) -> Summary:
-    """Runs what is left under a progress bar; failures are printed as they come."""
-    from benchmarks.execution import supervisor
-    from benchmarks.execution.display import Progress
-
-    for trial, reason in found.torn:
-        typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
-    try:
-        with Progress(len(found.to_run)) as progress:
-
-            def note(trial: Trial, result: Result) -> None:
-                tracker.submit(trial, result)
-                progress.advance(trial, result)
-
-            return supervisor.run(trials, digests, options.results, options.workers, note, tracker.submit)
-    except supervisor.StorageError as error:
-        _stop(str(error), INFRASTRUCTURE)
-
-
-def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> Path:
-    """Builds the report of the whole suite unless it is about these trials and younger than every result it shows."""
-    from benchmarks.report import build, is_current
-
-    page = results / suite.name / "report.html"
-    return page if is_current(results, suite, trials) else build(results, suite, trials)
 
 
 def _show(outcome: Outcome) -> None:
@@ -362,32 +251,6 @@ def _show(outcome: Outcome) -> None:
     typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
     if outcome.n_failed:
         raise typer.Exit(FAILED)
-
-
-def _warn(warning: str | None) -> None:
-    if warning:
-        typer.echo(warning, err=True)
-
-
-def _prepare(trials: list[Trial]) -> list[str]:
-    """The names of the data sets that the trials need, once they are here: what is missing, data or an optional package,
-    fails once, before any trial."""
-    from benchmarks import datasets
-    from benchmarks.tasks.registry import BY_NAME
-    from benchmarks.tasks.registry import task as build_task
-
-    for trial in {trial.task: trial for trial in trials}.values():
-        build_task(trial.task, trial.task_parameters).check_installed()
-    names = sorted({name for trial in trials for name in BY_NAME[trial.task].datasets})
-    datasets.prepare(names)
-    return names
-
-
-def _digests(trials: list[Trial]) -> dict[str, str]:
-    """Trial id → digest of the code that it would run with now."""
-    from benchmarks.provenance import code_digest
-
-    return {trial.id: code_digest(trial.task, trial.model) for trial in trials}
 
 
 def _names(written: str | None) -> list[str] | None:

@@ -19,6 +19,7 @@ from benchmarks import trial_figures
 from benchmarks.experiment import prepare
 from benchmarks.suite import load
 from benchmarks.tasks.bundled import package_file
+from benchmarks.your_data import comparing
 from benchmarks.your_data.comparing import Asked, default_models, look
 from benchmarks.your_data.reading import Roles
 from benchmarks.your_data.recording import BadInput
@@ -42,7 +43,7 @@ def test_what_cannot_be_used_ends_with_one_sentence_and_exit_code_2(
     name, data, options, message = BAD[what]
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr(command_line, "complete", None)  # nothing may run
+    monkeypatch.setattr(comparing, "complete", None)  # nothing may run
     results = tmp_path / "results"
     assert call(monkeypatch, "compare", str(tmp_path / name), "--results", str(results), *options) == 2
     told = capsys.readouterr().err

@@ -281,3 +281,4 @@ def test_extreme_parameters_that_are_accepted_work() -> None:
     for parameters in ({"n_train": 1, "n_validation": 1, "max_length": 1}, {"n_train": 10**6, "max_length": 5_000}):
         for batch in ProteinStructure(**parameters).splits(0):
             batch.validate()
+            assert 1 <= batch.lengths.max() <= parameters["max_length"]

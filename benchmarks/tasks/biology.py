@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.biology_files import SPLICE_CLASSES, SpliceExample, fasta, splice_examples
 from benchmarks.tasks.sensor_files import zipped_texts
@@ -105,10 +104,6 @@ class Splice(Task):
     @property
     def target(self) -> Classes:
         return Classes(len(SPLICE_CLASSES), scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def parts(self) -> tuple[Windows, Windows]:
         """Development and test."""
@@ -253,10 +248,6 @@ class ProteinStructure(Task):
     @property
     def target(self) -> Classes:
         return Classes(len(FOLDS))
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         generator = numpy_generator("data", self.name, seed)

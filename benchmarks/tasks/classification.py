@@ -14,7 +14,6 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled, digit_images, time_series_archive
 from benchmarks.tasks.task import Reference, Splits, Task
@@ -139,10 +138,6 @@ class JapaneseVowels(Task):
     def target(self) -> Classes:
         return Classes(9, scope="sequence")
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def splits(self, seed: int) -> Splits:
         return classification_splits(archive_parts("JapaneseVowels"), numpy_generator("data", self.name, seed))
 
@@ -181,10 +176,6 @@ class BasicMotions(Task):
     @property
     def target(self) -> Classes:
         return Classes(4, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         return classification_splits(archive_parts("BasicMotions"), numpy_generator("data", self.name, seed))
@@ -235,10 +226,6 @@ class Digits(Task):
     @property
     def target(self) -> Classes:
         return Classes(10, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         return classification_splits(digit_parts(), numpy_generator("data", self.name, seed))

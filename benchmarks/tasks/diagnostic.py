@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.metrics import Metric, accuracy, cross_entropy, squared_error
+from benchmarks.metrics import Metric, squared_error
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Splits, Task, require_integers
@@ -183,10 +183,6 @@ class Recall(Generated):
     @property
     def target(self) -> Classes:
         return Classes(self.n_kinds, scope="step")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def ceiling(self) -> float:
         return 1.0

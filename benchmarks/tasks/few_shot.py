@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.pen import ALPHABETS, drawings, resampled
@@ -96,10 +95,6 @@ class FewShot(Task):
     @property
     def target(self) -> Classes:
         return Classes(self.n_ways, scope="step")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         generator = numpy_generator("data", self.name, seed)

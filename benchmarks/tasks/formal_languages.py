@@ -18,7 +18,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Lengths, Splits, Task, require_integers
 from models.contract import Classes, SequenceBatch, TokenInput, last_steps
@@ -64,10 +63,6 @@ class FormalLanguage(Task):
     @property
     def target(self) -> Classes:
         return Classes(self.n_answers, scope="step" if self.causal else "sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     @property
     def lengths(self) -> Lengths:

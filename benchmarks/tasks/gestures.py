@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import (
@@ -81,10 +80,6 @@ class Libras(Task):
     @property
     def target(self) -> Classes:
         return Classes(15, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         return classification_splits(sign_parts(), numpy_generator("data", self.name, seed))
@@ -180,10 +175,6 @@ class GesturePhase(Task):
     @property
     def target(self) -> Classes:
         return Classes(len(PHASES), scope="step")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         names = (TRAINING, (VALIDATION,), (TEST,))

@@ -182,10 +182,6 @@ class Casino(Task):
     def target(self) -> Classes:
         return Classes(2, scope="step")
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def splits(self, seed: int) -> Splits:
         generator = numpy_generator("data", self.name, seed)
         validation = self._draw(self.n_validation, generator)

@@ -134,10 +134,6 @@ class SelectiveCopy(Generated):
     def target(self) -> Classes:
         return Classes(self.n_kinds, scope="step")
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def ceiling(self) -> float:
         return 1.0
 
@@ -197,10 +193,6 @@ class AssociativeRecall(Generated):
     @property
     def target(self) -> Classes:
         return Classes(self.n_values, scope="step")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def ceiling(self) -> float:
         return 1.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, Parts, StepMetric, absolute_error, accuracy, cross_entropy, squared_error
+from benchmarks.metrics import Metric, Parts, StepMetric, absolute_error, squared_error
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tables_to_sequences import Preparation, fit, padded
@@ -297,10 +297,6 @@ class Occupancy(Task):
     @property
     def target(self) -> Classes:
         return Classes(2)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def rows(self) -> tuple[Rows, Rows, list[Rows]]:
         """Training, validation and the test files, standardised by training, light left out where it is not asked for."""

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import Parts, classification_splits, labelled_batch, nearest_neighbour_accuracy
@@ -69,10 +68,6 @@ class PenDigits(Task):
     @property
     def target(self) -> Classes:
         return Classes(10, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         return classification_splits(digit_strokes(), numpy_generator("data", self.name, seed))
@@ -202,10 +197,6 @@ class OmniglotStrokes(Task):
     @property
     def target(self) -> Classes:
         return Classes(len(self.symbols), scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         drawers = np.array([drawing.drawer for drawing in drawings()])

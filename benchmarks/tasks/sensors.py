@@ -63,10 +63,6 @@ class SensorTask(Task):
     def target(self) -> Classes:
         return Classes(len(self.symbols or ()), scope="sequence")
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def judged_parts(self) -> classification.Parts:
         """What the reference is computed on."""
         return self.parts()

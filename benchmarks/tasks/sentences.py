@@ -81,10 +81,6 @@ class TextClassTask(Task):
     def target(self) -> Classes:
         return Classes(len(self.symbols), scope="sequence")
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def splits(self, seed: int) -> Splits:
         development, test = self.parts()
         chosen = self.validation(development, numpy_generator("data", self.name, seed))

@@ -18,7 +18,6 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks import sound
@@ -125,10 +124,6 @@ class DigitTask(Task):
     @property
     def target(self) -> Classes:
         return Classes(N_DIGITS, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         development, test = self.parts()

@@ -113,10 +113,6 @@ class TaggingTask(Task):
     def target(self) -> Classes:
         return Classes(len(self.tags))
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def splits(self, seed: int) -> Splits:
         train, validation, test = self.corpus()
         if validation is None:

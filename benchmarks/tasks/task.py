@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.decoding import Decoding, constant_answer
 from benchmarks.evaluation import Problem
-from benchmarks.metrics import Metric, Parts
+from benchmarks.metrics import Metric, Parts, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from models.contract import InputSpec, SequenceBatch, TargetSpec
 
@@ -75,8 +75,7 @@ class Task(ABC):
             "waveform",
         ]
     ]
-    """How a person looks at one trial: confusion matrix, forecast against truth, predicted against true value, or the
-    predicted symbols below the true ones."""
+    """How a person looks at one trial; `benchmarks.trial_figures` draws each kind."""
     datasets: ClassVar[tuple[str, ...]] = ()
     """What `benchmarks.datasets` must have before the task can be used; a task without needs no download."""
     causal: ClassVar[bool]
@@ -91,9 +90,9 @@ class Task(ABC):
     def target(self) -> TargetSpec: ...
 
     @property
-    @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
-        """The first is primary: it selects on validation and stands in the matrix."""
+        """The first is primary: it selects on validation and stands in the matrix. By default a classifier's."""
+        return (accuracy, cross_entropy)
 
     @abstractmethod
     def splits(self, seed: int) -> Splits:

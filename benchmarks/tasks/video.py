@@ -6,13 +6,13 @@ and no place on it is special: after Srivastava, Mansimov and Salakhutdinov 2015
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled
@@ -58,10 +58,6 @@ class MovingDigits(Task):
     def input(self) -> RealInput:
         return RealInput(channels=SIDE**2, max_length=self.n_frames)
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
-
     def splits(self, seed: int) -> Splits:
         generator = numpy_generator("data", self.name, seed)
         development, test = digit_parts()
@@ -75,9 +71,9 @@ class MovingDigits(Task):
             self._draw(test, self.n_test, numpy_generator("test", self.name)),
         )
 
+    @abstractmethod
     def answers(self, digits: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Which of the two, (B,) each, the task asks for."""
-        raise NotImplementedError
 
     def _draw(self, images: Labelled, n: int, generator: np.random.Generator) -> SequenceBatch:
         shown = generator.integers(0, len(images.labels), n)

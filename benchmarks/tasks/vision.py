@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
@@ -92,10 +91,6 @@ class Mnist(Task):
     @property
     def target(self) -> Classes:
         return Classes(10, scope="sequence")
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (accuracy, cross_entropy)
 
     def splits(self, seed: int) -> Splits:
         development, test = images_for(self.small)

@@ -22,6 +22,7 @@ import yaml
 
 from benchmarks.execution.supervisor import cores
 from benchmarks.records import write_atomically
+from benchmarks.running import RESULTS, Options, complete
 from benchmarks.suite import load
 from benchmarks.tasks.your_data import YourData, recorded
 from benchmarks.your_data.kinds import question
@@ -105,10 +106,8 @@ def compare(
 ) -> Comparison:
     """Compares models on a file; the options are those of ``rnnbench compare``. say: told what is found before anything runs.
 
-    Raises BadInput with one sentence where the file cannot be used.
+    Raises BadInput with one sentence where the file cannot be used, and Stopped where the trials cannot go on.
     """
-    # Only what runs trials needs the command line's own imports.
-    from benchmarks.__main__ import RESULTS, Device, Options, complete
     from benchmarks.report import open_study
     from benchmarks.your_data.recommending import recommendation
 
@@ -121,7 +120,7 @@ def compare(
     suite = folder / plan.name / "suite.yaml"
     suite.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(suite, plan.content)
-    outcome = complete(str(suite), Device(device), Options(folder, workers))
+    outcome = complete(str(suite), device, Options(folder, workers))
     assert outcome is not None and outcome.report is not None  # neither a dry run nor one without a report
     study = open_study(folder, plan.name)
     advice = tuple(recommendation(study))

@@ -19,11 +19,13 @@ VALIDATION_STEPS = 20_000
 
 @dataclass(frozen=True)
 class Steps:
-    """values: (N, C) float32, or (N,) int64 of symbols. channels: their names. symbols: names of symbols, or None."""
+    """values: (N, C) float32, or (N,) int64 of symbols. channels: their names. symbols: names of symbols, or None.
+    masks: the channels that only say whether a value is known."""
 
     values: np.ndarray
     channels: tuple[str, ...] = ()
     symbols: tuple[str, ...] | None = None
+    masks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Prepared:
         longest = int(self.windows.length.max())
         if self.steps.symbols is not None:
             return TokenInput(len(self.steps.symbols), longest)
-        return RealInput(self.steps.values.shape[1], longest)
+        return RealInput(self.steps.values.shape[1], longest, masks=self.steps.masks)
 
     def counts(self) -> tuple[int, int, int]:
         """Sequences or windows of the three splits."""

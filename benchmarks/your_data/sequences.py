@@ -132,7 +132,7 @@ def _steps(recording: Recording, question: Question, development: np.ndarray) ->
             f"{missing:,} missing values are filled with the last one known, and a channel says where; a column's mean "
             "stands before the first"
         )
-    return Steps(prepared.apply(frame), prepared.channels), tuple(remarks)
+    return Steps(prepared.apply(frame), prepared.channels, masks=prepared.masks), tuple(remarks)
 
 
 def _is_regular(recording: Recording) -> bool:

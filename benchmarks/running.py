@@ -1,0 +1,172 @@
+"""A suite from its name to its outcome: what is missing is run, MLflow brought up to date, the report built.
+
+What costs time to import (torch, papermill, mlflow) is imported where it is needed: a finished suite needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from benchmarks.parameters import InvalidParameter
+
+if TYPE_CHECKING:
+    from benchmarks.execution.plan import Plan
+    from benchmarks.execution.supervisor import Summary
+    from benchmarks.finished import Outcome
+    from benchmarks.records import Result
+    from benchmarks.suite import Suite
+    from benchmarks.tracking import Tracker
+    from benchmarks.trial import Trial
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+INFRASTRUCTURE = 3
+
+
+class Stopped(RuntimeError):
+    """A run that could not go on: the folder is in use, the disk is full, or a signal came. exit_code: for a shell."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Options(NamedTuple):
+    """Where and how wide to run."""
+
+    results: Path
+    workers: int | None
+
+
+class Narrowed(NamedTuple):
+    """Which part of a suite is asked for; by default all of it, run and reported."""
+
+    models: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    seeds: int | None = None
+    dry_run: bool = False
+    report: bool = True
+
+
+def complete(suite: str, device: str, options: Options, asked: Narrowed | None = None) -> Outcome | None:
+    """Runs what is missing of a suite, named or by its file's path, and tells its outcome; None for a dry run.
+
+    Raises Stopped, DataMissing, UnknownName or InvalidParameter, each with one sentence.
+    """
+    from benchmarks.finished import Outcome, Run
+
+    asked = asked or Narrowed()
+    whole_run = Run(suite, device, options.results) if asked == Narrowed() else None
+    kept = whole_run.recall() if whole_run else None
+    if kept is not None:
+        return kept
+
+    from benchmarks.execution.display import closing_table, show_plan
+    from benchmarks.execution.plan import plan
+    from benchmarks.suite import load
+    from benchmarks.tracking import Tracker
+    from benchmarks.trial import check_buildable
+
+    chosen = load(suite)
+    whole = chosen.trials(device=device)
+    trials = chosen.trials(asked.models, asked.tasks, asked.seeds, device)
+    if not trials:
+        raise InvalidParameter(f"{chosen.file}: no grid has one of these models on one of these tasks")
+    prepare(trials)
+    digests = _digests(trials)
+    found = plan(trials, digests, options.results)
+    if asked.dry_run:
+        show_plan(found, options.results)
+        return None
+    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
+        check_buildable(trial)
+    tracker = Tracker(options.results, chosen.name, whole)
+    summary = _execute(tracker, trials, found, digests, options)
+    if summary is not None and summary.stopped_by is not None:
+        raise Stopped(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
+    table, n_failed = closing_table(trials, options.results)
+    page = _refresh_report(chosen, whole, options.results) if asked.report else None
+    outcome = Outcome(table, n_failed, str(page) if page else None)
+    if whole_run and all(map(tracker.is_logged, trials)):
+        whole_run.remember([trial.id for trial in trials], outcome)
+    return outcome
+
+
+def _execute(
+    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: Options
+) -> Summary | None:
+    """Runs what is left, and brings MLflow up to date with all of it; None where there was nothing to run."""
+    from benchmarks.execution.lock import FolderInUse, locked
+
+    try:
+        if found.to_run:
+            return _supervise(trials, found, digests, options, tracker)
+        if not all(tracker.is_logged(trial) for trial, _ in found.done):
+            with locked(options.results):
+                for trial, result in found.done:
+                    tracker.submit(trial, result)
+                _warn(tracker.close())
+        return None
+    except FolderInUse as error:
+        raise Stopped(str(error), INFRASTRUCTURE) from error
+    finally:
+        _warn(tracker.close())
+
+
+def _supervise(
+    trials: list[Trial], found: Plan, digests: dict[str, str], options: Options, tracker: Tracker
+) -> Summary:
+    """Runs what is left under a progress bar; failures are printed as they come."""
+    from benchmarks.execution import supervisor
+    from benchmarks.execution.display import Progress
+
+    for trial, reason in found.torn:
+        typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
+    try:
+        with Progress(len(found.to_run)) as progress:
+
+            def note(trial: Trial, result: Result) -> None:
+                tracker.submit(trial, result)
+                progress.advance(trial, result)
+
+            return supervisor.run(trials, digests, options.results, options.workers, note, tracker.submit)
+    except supervisor.StorageError as error:
+        raise Stopped(str(error), INFRASTRUCTURE) from error
+
+
+def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> Path:
+    """Builds the report of the whole suite unless it is about these trials and younger than every result it shows."""
+    from benchmarks.report import build, is_current
+
+    page = results / suite.name / "report.html"
+    return page if is_current(results, suite, trials) else build(results, suite, trials)
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        typer.echo(warning, err=True)
+
+
+def prepare(trials: list[Trial]) -> list[str]:
+    """The names of the data sets that the trials need, once they are here: what is missing, data or an optional package,
+    fails once, before any trial."""
+    from benchmarks import datasets
+    from benchmarks.tasks.registry import BY_NAME
+    from benchmarks.tasks.registry import task as build_task
+
+    for trial in {trial.task: trial for trial in trials}.values():
+        build_task(trial.task, trial.task_parameters).check_installed()
+    names = sorted({name for trial in trials for name in BY_NAME[trial.task].datasets})
+    datasets.prepare(names)
+    return names
+
+
+def _digests(trials: list[Trial]) -> dict[str, str]:
+    """Trial id → digest of the code that it would run with now."""
+    from benchmarks.provenance import code_digest
+
+    return {trial.id: code_digest(trial.task, trial.model) for trial in trials}
