@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from benchmarks.checking import KINDS, Kind
 from models import registry
-from models.contract import Actions, Binary, Classes, ModelEntry, Predictor, Real, RealInput, Transcript
+from models.contract import ModelEntry, Predictor
+from models.sequences import Actions, Binary, Classes, Real, RealInput, Transcript
 from models.sizing import backbone_parameters, size_to_budget
 
 BUDGET = 20_000

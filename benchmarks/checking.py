@@ -18,20 +18,15 @@ from torch import Tensor
 
 from benchmarks.seeding import torch_generator
 from models import registry
-from models.contract import (
+from models.contract import Choice, Fit, ModelEntry, Predictor, SelfFitting, State
+from models.sequences import (
     Actions,
     Binary,
-    Choice,
     Classes,
-    Fit,
     InputSpec,
-    ModelEntry,
-    Predictor,
     Real,
     RealInput,
-    SelfFitting,
     SequenceBatch,
-    State,
     Step,
     TargetSpec,
     TokenInput,

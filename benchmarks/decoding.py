@@ -12,7 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from models.contract import Binary, Classes, Predictor, SequenceBatch, TargetSpec
+from models.contract import Predictor
+from models.sequences import Binary, Classes, SequenceBatch, TargetSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from benchmarks.decoding import Decoding, decode
 from benchmarks.metrics import Metric, Parts
-from models.contract import Predictor, SequenceBatch, TargetSpec
+from models.contract import Predictor
+from models.sequences import SequenceBatch, TargetSpec
 
 EVALUATION_BATCH = 256
 """Sequences per call at most,"""

@@ -33,7 +33,8 @@ from benchmarks.tasks.registry import task as build_task
 from benchmarks.tasks.task import Splits, Task, data_digest
 from benchmarks.trial import Overrides, Trial, specify
 from models import registry
-from models.contract import Fit, ModelEntry, Predictor, SelfFitting, SequenceBatch
+from models.contract import Fit, ModelEntry, Predictor, SelfFitting
+from models.sequences import SequenceBatch
 from models.sizing import size_to_budget
 
 BY_HAND = provenance.ROOT / "results" / "by-hand"

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.evaluation import Evaluation, Problem, evaluate
 from benchmarks.metrics import Metric
-from models.contract import Predictor, SequenceBatch, State, TargetSpec
+from models.contract import Predictor, State
+from models.sequences import SequenceBatch, TargetSpec
 
 VALIDATIONS = 20
 """In a fit with a budget by the clock: enough to choose among, few enough to cost little."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 
 class Parts(NamedTuple):

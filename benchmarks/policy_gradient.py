@@ -34,7 +34,8 @@ from benchmarks.fitting import (
     optimise,
     training_step,
 )
-from models.contract import Predictor, SequenceBatch, State, valid_steps
+from models.contract import Predictor, State
+from models.sequences import SequenceBatch, valid_steps
 
 if TYPE_CHECKING:  # an extra, which nothing but tasks that are acted in needs
     from gymnasium.vector import VectorEnv
@@ -74,7 +75,7 @@ class Streaming:
 
 @torch.no_grad()
 def play(policy: Policy, beginnings: Beginnings, generator: torch.Generator | None = None) -> SequenceBatch:
-    """Whole episodes, their targets as `models.contract.Actions` has them.
+    """Whole episodes, their targets as `models.sequences.Actions` has them.
 
     generator: draws the actions; None: the most probable one is taken. A copy of the environment that has ended an episode
     goes on with another, as gymnasium has it; nothing of that is kept.

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import overall, records, tables
-from benchmarks.drawing import Style, seeds_text, styles
+from benchmarks.figures.drawing import Style, seeds_text, styles
 from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from benchmarks.metrics import Metric, Parts, accuracy, cross_entropy
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 LARGEST = 700.0
 """The exponential of more overflows."""

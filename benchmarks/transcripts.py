@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from benchmarks.metrics import Metric, Parts
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 BLANK = 0
 

@@ -18,20 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from models.contract import (
-    Choice,
-    Fit,
-    InputSpec,
-    LogRange,
-    ModelEntry,
-    Predictor,
-    Scope,
-    State,
-    TargetSpec,
-    refuses_causal,
-    valid_steps,
-)
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, required_width
+from models.sequences import InputSpec, Scope, TargetSpec, valid_steps
 from models.windows import blank_padding, remember
 
 

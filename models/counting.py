@@ -22,20 +22,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.contract import (
-    Choice,
-    Classes,
-    Fit,
-    InputSpec,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    SelfFitting,
-    SequenceBatch,
-    State,
-    TargetSpec,
-    TokenInput,
-)
+from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, SelfFitting, State
+from models.sequences import Classes, InputSpec, SequenceBatch, TargetSpec, TokenInput
 from models.windows import blank_padding, remember
 
 BLOCK = 2**22

@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.scan import gated_scan, linear_scan
+from models.sequences import InputSpec, TargetSpec
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import (
-    Choice,
-    Fit,
-    InputSpec,
-    LogRange,
-    ModelEntry,
-    Predictor,
-    RealInput,
-    State,
-    TargetSpec,
-    refuses_causal,
-)
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, required_width
+from models.sequences import InputSpec, RealInput, TargetSpec
 from models.windows import blank_padding, remember
 
 

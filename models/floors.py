@@ -11,18 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.contract import (
-    Fit,
-    InputSpec,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    SelfFitting,
-    SequenceBatch,
-    State,
-    TargetSpec,
-    refuses_actions,
-)
+from models.contract import Fit, ModelEntry, ParameterCounts, Predictor, SelfFitting, State, refuses_actions
+from models.sequences import InputSpec, SequenceBatch, TargetSpec
 
 
 @dataclass(frozen=True)

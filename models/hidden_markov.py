@@ -18,25 +18,11 @@ from torch import Tensor
 
 from models import markov_inference as inference
 from models import markov_outputs as outputs
-from models.contract import (
-    Binary,
-    Choice,
-    Fit,
-    InputSpec,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    Real,
-    RealInput,
-    SequenceBatch,
-    State,
-    TargetSpec,
-    TokenInput,
-    log_frequencies,
-)
+from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, State
 from models.markov_emissions import Parameters
 from models.markov_outputs import observed_steps
 from models.markov_predictor import HiddenMarkovConfig, MarkovPredictor
+from models.sequences import Binary, InputSpec, Real, RealInput, SequenceBatch, TargetSpec, TokenInput, log_frequencies
 
 
 class MarkovClassifier(MarkovPredictor):

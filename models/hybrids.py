@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
 from models.convolutional import CausalConvolution
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
+from models.sequences import InputSpec, TargetSpec
 from models.windows import reachable, remember
 
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import InputSpec, RealInput
 from models.markov_inference import Chain
+from models.sequences import InputSpec, RealInput
 
 CovarianceType = Literal["spherical", "diag", "full"]
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.contract import Classes, InputSpec, Real, RealInput, State, TargetSpec, TokenInput, valid_steps
+from models.contract import State
 from models.markov_emissions import MarkovModels
 from models.markov_inference import Filtered, filter_states, forecast_means
+from models.sequences import Classes, InputSpec, Real, RealInput, TargetSpec, TokenInput, valid_steps
 
 
 def refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:

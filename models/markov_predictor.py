@@ -9,17 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.contract import (
-    Binary,
-    InputSpec,
-    ParameterCounts,
-    Real,
-    SelfFitting,
-    SequenceBatch,
-    State,
-    TargetSpec,
-    TokenInput,
-)
+from models.contract import ParameterCounts, SelfFitting, State
 from models.markov_emissions import (
     Counts,
     CovarianceType,
@@ -30,6 +20,7 @@ from models.markov_emissions import (
     Symbols,
 )
 from models.markov_outputs import observed_steps
+from models.sequences import Binary, InputSpec, Real, SequenceBatch, TargetSpec, TokenInput
 
 
 @dataclass(frozen=True)

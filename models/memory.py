@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Choice, Fit, InputSpec, LogRange, ModelEntry, Predictor, State, TargetSpec, valid_steps
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
 from models.hybrids import require
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
+from models.sequences import InputSpec, TargetSpec, valid_steps
 from models.transformer import rotate
 from models.windows import reachable, remember
 

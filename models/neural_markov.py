@@ -23,21 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models import markov_outputs as outputs
-from models.contract import (
-    Binary,
-    Choice,
-    Fit,
-    InputSpec,
-    LogRange,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    Real,
-    RealInput,
-    State,
-    TargetSpec,
-    TokenInput,
-)
+from models.contract import Choice, Fit, LogRange, ModelEntry, ParameterCounts, Predictor, State
 from models.markov_emissions import (
     Emissions,
     MarkovModels,
@@ -47,6 +33,7 @@ from models.markov_emissions import (
 )
 from models.markov_inference import Chain, smooth_states
 from models.predictor import count, required_width
+from models.sequences import Binary, InputSpec, Real, RealInput, TargetSpec, TokenInput
 
 _FLOOR = 1e-6
 """ε: no start and no transition is impossible, so that the filter divides by no zero, in single precision too."""

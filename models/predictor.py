@@ -13,7 +13,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import InputSpec, ParameterCounts, Predictor, RealInput, State, TargetSpec
+from models.contract import ParameterCounts, Predictor, State
+from models.sequences import InputSpec, RealInput, TargetSpec
 from models.windows import blank_padding
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from models import recurrent
-from models.contract import InputSpec, ModelEntry, ParameterCounts, Predictor, State, TargetSpec
+from models.contract import ModelEntry, ParameterCounts, Predictor, State
+from models.sequences import InputSpec, TargetSpec
 
 LEVELS = 127
 """Largest magnitude of an int8 weight; -128 is left out so that the range is symmetric."""

@@ -17,22 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.contract import (
-    Choice,
-    Fit,
-    InputSpec,
-    LogRange,
-    ModelEntry,
-    Scope,
-    State,
-    TargetSpec,
-    accepts_all,
-    refuses_causal,
-    valid_steps,
-)
+from models.contract import Choice, Fit, LogRange, ModelEntry, State, accepts_all, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, affine, required_width
 from models.recurrent_cells import ARCHITECTURES, Kind, Norms, Weights, reverse, unroll
 from models.recurrent_initialisation import initialise, initialise_chrono
+from models.sequences import InputSpec, Scope, TargetSpec, valid_steps
 
 
 @dataclass(frozen=True)

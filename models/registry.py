@@ -28,8 +28,9 @@ from models import (
     transformer,
     trees,
 )
-from models.contract import InputSpec, ModelEntry, Predictor, TargetSpec
+from models.contract import ModelEntry, Predictor
 from models.names import BrokenPlugin, UnknownName
+from models.sequences import InputSpec, TargetSpec
 
 ENTRIES: list[ModelEntry] = [
     *recurrent.ENTRIES,

@@ -30,23 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import (
-    Choice,
-    Classes,
-    Fit,
-    InputSpec,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    Real,
-    RealInput,
-    SelfFitting,
-    SequenceBatch,
-    State,
-    TargetSpec,
-    refuses_causal,
-    valid_steps,
-)
+from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, SelfFitting, State, refuses_causal
+from models.sequences import Classes, InputSpec, Real, RealInput, SequenceBatch, TargetSpec, valid_steps
 from models.windows import blank_padding
 
 N_KERNELS = 84

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from models.contract import InputSpec, ModelEntry, TargetSpec
+from models.contract import ModelEntry
+from models.sequences import InputSpec, TargetSpec
 
 TOLERANCE = 0.02
 """The share of the budget by which a backbone may miss it without a note."""

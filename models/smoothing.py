@@ -28,20 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract import (
-    Choice,
-    Fit,
-    InputSpec,
-    ModelEntry,
-    ParameterCounts,
-    Predictor,
-    Real,
-    RealInput,
-    SelfFitting,
-    SequenceBatch,
-    State,
-    TargetSpec,
-)
+from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, SelfFitting, State
+from models.sequences import InputSpec, Real, RealInput, SequenceBatch, TargetSpec
 from models.windows import blank_padding
 
 N_PERIODS = 3

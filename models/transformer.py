@@ -19,20 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import (
-    Choice,
-    Fit,
-    InputSpec,
-    LogRange,
-    ModelEntry,
-    Predictor,
-    Scope,
-    State,
-    TargetSpec,
-    accepts_all,
-    refuses_causal,
-)
+from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State, accepts_all, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, required_width
+from models.sequences import InputSpec, Scope, TargetSpec
 from models.windows import blank_padding, reachable, remember
 
 PositionKind = Literal["rotary", "learned", "sinusoidal"]

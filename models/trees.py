@@ -25,23 +25,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.contract import (
-    Binary,
     Choice,
     Fit,
-    InputSpec,
     LogRange,
     ModelEntry,
     ParameterCounts,
     Predictor,
-    Real,
-    RealInput,
     SelfFitting,
-    SequenceBatch,
     State,
-    TargetSpec,
-    Transcript,
     refuses_actions,
 )
+from models.sequences import Binary, InputSpec, Real, RealInput, SequenceBatch, TargetSpec, Transcript
 from models.windows import blank_padding, remember
 
 MAX_CATEGORIES = 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.contract import valid_steps
+from models.sequences import valid_steps
 
 
 def blank_padding(inputs: Tensor, lengths: Tensor | None) -> Tensor:

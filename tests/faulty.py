@@ -20,7 +20,8 @@ from benchmarks.execution import supervisor
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
 from benchmarks.trial import Overrides, Trial, specify
-from models.contract import Fit, InputSpec, ModelEntry, ParameterCounts, SelfFitting, SequenceBatch, State, TargetSpec
+from models.contract import Fit, ModelEntry, ParameterCounts, SelfFitting, State
+from models.sequences import InputSpec, SequenceBatch, TargetSpec
 
 
 @dataclass(frozen=True)

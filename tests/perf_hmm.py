@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from hmmlearn.hmm import GaussianHMM
 
-from models.contract import RealInput, valid_steps
 from models.markov_emissions import Gaussians, HiddenMarkovModels, Parameters
 from models.markov_inference import filter_states
+from models.sequences import RealInput, valid_steps
 
 N, LONGEST, C, S = 370, 29, 12, 5
 RUNS = 7

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.fitting import FitConfig, make_optimiser, training_step
 from models import registry
-from models.contract import Classes, RealInput, SequenceBatch
+from models.sequences import Classes, RealInput, SequenceBatch
 
 SPECS = (RealInput(8, None, 32), Classes(4), True)
 BATCH, STEPS, WIDTH = 32, 100, 64

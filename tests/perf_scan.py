@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.fitting import FitConfig, make_optimiser, training_step
 from models import registry
-from models.contract import Classes, RealInput, SequenceBatch
+from models.sequences import Classes, RealInput, SequenceBatch
 
 WIDTH, FEATURES = 64, 32
 SPECS = (RealInput(8, None, FEATURES), Classes(4), True)

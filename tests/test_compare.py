@@ -15,8 +15,8 @@ import pytest
 from bad_files import BAD, conll, npz, table
 
 from benchmarks import __main__ as command_line
-from benchmarks import trial_figures
 from benchmarks.experiment import prepare
+from benchmarks.figures import trial_figures
 from benchmarks.suite import load
 from benchmarks.tasks.bundled import package_file
 from benchmarks.your_data import comparing

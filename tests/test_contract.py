@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract import Binary, Classes, Real, SequenceBatch, Transcript, last_steps, valid_steps
+from models.sequences import Binary, Classes, Real, SequenceBatch, Transcript, last_steps, valid_steps
 from models.windows import blank_padding, remember
 
 

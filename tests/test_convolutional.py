@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import registry
-from models.contract import Classes, RealInput
 from models.convolutional import TCNConfig, blocks_to_cover, receptive_field
+from models.sequences import Classes, RealInput
 
 N_STEPS = 15
 LENGTHS = torch.tensor([N_STEPS, 1, 9, 4])

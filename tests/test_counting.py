@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 
-from models.contract import Classes, RealInput, SequenceBatch, TokenInput, valid_steps
 from models.counting import ENTRIES, NGramConfig
+from models.sequences import Classes, RealInput, SequenceBatch, TokenInput, valid_steps
 
 ENTRY = ENTRIES[0]
 

@@ -17,18 +17,8 @@ from benchmarks.fitting import FitConfig
 from benchmarks.metrics import accuracy, cross_entropy, squared_error
 from benchmarks.sequence_metrics import exact_match
 from models import registry
-from models.contract import (
-    Binary,
-    Classes,
-    ParameterCounts,
-    Predictor,
-    Real,
-    RealInput,
-    SequenceBatch,
-    State,
-    TokenInput,
-    valid_steps,
-)
+from models.contract import ParameterCounts, Predictor, State
+from models.sequences import Binary, Classes, Real, RealInput, SequenceBatch, TokenInput, valid_steps
 
 CPU = torch.device("cpu")
 V = 7

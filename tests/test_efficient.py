@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import checking
 from models import registry, scan
-from models.contract import Classes, RealInput
 from models.efficient import LinearRecurrentUnit, LRUConfig, Minimal, MinimalConfig
 from models.scan import gated_scan, linear_scan
+from models.sequences import Classes, RealInput
 
 NAMES = ("mingru", "minlstm", "lru")
 

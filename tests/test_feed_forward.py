@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from models import registry
-from models.contract import Binary, Classes, RealInput, TokenInput, Transcript
 from models.feed_forward import FeedForwardConfig, MLPConfig
+from models.sequences import Binary, Classes, RealInput, TokenInput, Transcript
 from models.sizing import size_to_budget
 
 N_STEPS = 9

@@ -8,9 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from synthetic_runs import trials, write_failure, write_mixed, write_run
 
-from benchmarks import figures, overall, overall_figures, tables, trial_figures
-from benchmarks.drawing import FAMILIES, Drawing, bounds, styles
+from benchmarks import overall, tables
 from benchmarks.experiment import prepare
+from benchmarks.figures import overall_figures, report_figures, trial_figures
+from benchmarks.figures.drawing import FAMILIES, Drawing, bounds, styles
 from benchmarks.records import Status
 
 PICTURES = {
@@ -27,11 +28,11 @@ def draw_all(frame, results):
         overall_figures.aggregates(field, look),
         overall_figures.critical_difference(field, look),
         overall_figures.pairs(field),
-        figures.status_overview(frame),
-        figures.scores(frame, matrix),
-        figures.score_against(matrix, list(figures.COSTS)),
-        figures.learning_curves(frame, results),
-        figures.length_sweep(frame),
+        report_figures.status_overview(frame),
+        report_figures.scores(frame, matrix),
+        report_figures.score_against(matrix, list(report_figures.COSTS)),
+        report_figures.learning_curves(frame, results),
+        report_figures.length_sweep(frame),
     ]
     for figure in drawn:
         if figure is not None:
@@ -65,7 +66,7 @@ def test_all_figures_draw_a_suite_with_all_that_can_happen(mixed, tmp_path):
 
 
 def test_ten_model_names_do_not_overlap(mixed, tmp_path):
-    figure = figures.length_sweep(mixed)
+    figure = report_figures.length_sweep(mixed)
     names = set(mixed["model"])
     assert [pair for pair in overlapping_texts(figure) if names & set(pair)] == []
 
@@ -113,7 +114,7 @@ def test_the_message_names_the_model_that_learns_first(tmp_path):
     planned = trials(("lstm", "gru"), ("recall",), 2)
     for trial in planned:
         write_run(tmp_path, trial, 0.999 if trial.model == "gru" else 0.1)
-    figure = figures.learning_curves(tables.frame(tmp_path, planned), tmp_path)
+    figure = report_figures.learning_curves(tables.frame(tmp_path, planned), tmp_path)
     assert figure.get_suptitle().startswith("gru is first")
 
 
@@ -136,7 +137,7 @@ def test_a_trial_is_drawn_in_the_way_its_task_asks_for(tmp_path, picture):
 
 
 def test_a_drawing_shows_itself_once_with_its_title_as_alternative_text(mixed):
-    data, metadata = figures.status_overview(mixed)._repr_mimebundle_()
+    data, metadata = report_figures.status_overview(mixed)._repr_mimebundle_()
     assert set(data) == {"image/png"}
     assert "100 trials" in metadata["image/png"]["alt"]
 
@@ -148,7 +149,7 @@ def test_a_seed_that_stopped_early_keeps_its_last_value(tmp_path):
     frame = tables.frame(tmp_path, planned)
     path = tmp_path / "runs" / planned[0].id / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    curve = figures.read_curves(frame, tmp_path)["recall", "lstm"]
+    curve = report_figures.read_curves(frame, tmp_path)["recall", "lstm"]
     assert curve[0].iloc[-1] == curve[0].iloc[2]
     assert len(curve) == 10
 
@@ -159,5 +160,5 @@ def test_a_sweep_tells_who_keeps_the_rule(tmp_path):
         result = write_run(tmp_path, trial, 1.0)
         if trial.model == "lstm":
             write_run(tmp_path, trial, 1.0, length_sweep=dict.fromkeys(result.length_sweep, 1.0))
-    figure = figures.length_sweep(tables.frame(tmp_path, planned))
+    figure = report_figures.length_sweep(tables.frame(tmp_path, planned))
     assert figure.get_suptitle() == "parity at 5 times the trained length is solved by lstm"

@@ -13,7 +13,8 @@ from torch import nn
 from benchmarks import evaluation, fitting, metrics
 from benchmarks.evaluation import Problem
 from benchmarks.fitting import Diverged, FitConfig, FitTimeout
-from models.contract import Classes, ParameterCounts, Predictor, Real, SequenceBatch, last_steps
+from models.contract import ParameterCounts, Predictor
+from models.sequences import Classes, Real, SequenceBatch, last_steps
 
 CPU = torch.device("cpu")
 LINE = Problem(Real(1), (metrics.squared_error(),))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.contract import (
+from models.floors import ENTRIES
+from models.sequences import (
     Binary,
     Classes,
     Real,
@@ -16,7 +17,6 @@ from models.contract import (
     last_steps,
     valid_steps,
 )
-from models.floors import ENTRIES
 
 LENGTHS = torch.tensor([5, 2, 4])
 

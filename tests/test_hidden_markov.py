@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from benchmarks import checking
 from models import markov_estimation, registry
-from models.contract import (
+from models.contract import Predictor
+from models.hidden_markov import ENTRIES, HiddenMarkovConfig
+from models.markov_emissions import Parameters, Symbols
+from models.sequences import (
     Binary,
     Classes,
-    Predictor,
     Real,
     RealInput,
     SequenceBatch,
@@ -25,8 +27,6 @@ from models.contract import (
     last_steps,
     valid_steps,
 )
-from models.hidden_markov import ENTRIES, HiddenMarkovConfig
-from models.markov_emissions import Parameters, Symbols
 
 ENTRY = ENTRIES[0]
 CONFIG = HiddenMarkovConfig(n_states=3, n_iterations=10)

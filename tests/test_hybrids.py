@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.contract import Classes, RealInput
 from models.hybrids import ENTRIES as HYBRIDS
 from models.hybrids import CNNGRUConfig, GRUAttentionConfig
 from models.memory import ENTRIES as MEMORIES
 from models.memory import GRUMemoryConfig, HopfieldConfig, address, retrieve, write
+from models.sequences import Classes, RealInput
 
 ENTRIES = {entry.name: entry for entry in (*HYBRIDS, *MEMORIES)}
 FEATURES = 6

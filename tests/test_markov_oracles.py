@@ -10,11 +10,11 @@ import torch
 from hmmlearn.hmm import GMMHMM, CategoricalHMM, GaussianHMM, PoissonHMM
 
 from models import markov_estimation
-from models.contract import RealInput, TokenInput, valid_steps
 from models.hidden_markov import HiddenMarkovConfig
 from models.hmmlearn_emissions import BernoulliHMM
 from models.markov_emissions import Counts, Frames, Gaussians, HiddenMarkovModels, Parameters, Symbols
 from models.markov_inference import best_path_scores, filter_states, smooth_states
+from models.sequences import RealInput, TokenInput, valid_steps
 
 N_SEQUENCES, LONGEST = 8, 12
 KINDS = [

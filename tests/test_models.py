@@ -9,9 +9,10 @@ from torch import nn
 
 from benchmarks import checking
 from models import registry
-from models.contract import Classes, Fit, ModelEntry, ParameterCounts, Predictor, RealInput
+from models.contract import Fit, ModelEntry, ParameterCounts, Predictor
 from models.names import UnknownName
 from models.recurrent import RecurrentConfig
+from models.sequences import Classes, RealInput
 from models.sizing import TOLERANCE, backbone_parameters, size_to_budget
 
 

@@ -8,10 +8,13 @@ import torch
 
 from benchmarks import checking
 from models import hidden_markov, neural_markov, registry
-from models.contract import (
+from models.contract import Predictor
+from models.hidden_markov import HiddenMarkovConfig
+from models.markov_emissions import Parameters
+from models.neural_markov import NeuralMarkovConfig
+from models.sequences import (
     Binary,
     Classes,
-    Predictor,
     Real,
     RealInput,
     SequenceBatch,
@@ -20,9 +23,6 @@ from models.contract import (
     last_steps,
     valid_steps,
 )
-from models.hidden_markov import HiddenMarkovConfig
-from models.markov_emissions import Parameters
-from models.neural_markov import NeuralMarkovConfig
 
 ENTRY = neural_markov.ENTRIES[0]
 S = 3

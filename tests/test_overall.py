@@ -5,8 +5,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import trials, write_run
 
-from benchmarks import overall, overall_figures, tables
-from benchmarks.drawing import styles
+from benchmarks import overall, tables
+from benchmarks.figures import overall_figures
+from benchmarks.figures.drawing import styles
 from benchmarks.records import Status
 
 NAMES = ("adding", "recall", "parity", "hidden_source", "japanese_vowels", "co2")

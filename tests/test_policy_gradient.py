@@ -14,7 +14,7 @@ from benchmarks.fitting import Diverged, FitConfig
 from benchmarks.policy_gradient import DISCOUNT, TRACE, Beginnings, Streaming, answer, credit, fit, play
 from benchmarks.tasks.control import Return
 from models import registry
-from models.contract import Actions, RealInput, SequenceBatch, Step, valid_steps
+from models.sequences import Actions, RealInput, SequenceBatch, Step, valid_steps
 
 METRIC = Return("return", "reward", "higher", "sum of rewards", 0.1)
 

@@ -11,8 +11,8 @@ from benchmarks.evaluation import Problem
 from benchmarks.metrics import accuracy
 from benchmarks.seeding import torch_generator
 from models import registry
-from models.contract import Classes, RealInput, SequenceBatch, TokenInput
 from models.quantised import LEVELS, quantise
+from models.sequences import Classes, RealInput, SequenceBatch, TokenInput
 
 NAMES = ("lstm_int8", "gru_int8")
 INPUTS, TARGET = RealInput(3, 50, 32), Classes(4)

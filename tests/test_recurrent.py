@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from models import registry
-from models.contract import Classes, RealInput, last_steps, valid_steps
 from models.recurrent import Recurrent, RecurrentConfig
+from models.sequences import Classes, RealInput, last_steps, valid_steps
 
 N, T, D, H = 5, 7, 3, 4
 LENGTHS = torch.tensor([7, 3, 1, 6, 7])

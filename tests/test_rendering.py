@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from benchmarks import rendering, sound_figures
+from benchmarks import rendering
+from benchmarks.figures import sound_figures
 from benchmarks.tasks import sound
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import sequence_metrics
 from benchmarks.metrics import cross_entropy
 from benchmarks.sequence_metrics import balanced_accuracy, bits_per_character, entities, entity_f1, perplexity
-from models.contract import SequenceBatch, valid_steps
+from models.sequences import SequenceBatch, valid_steps
 
 
 def batch(targets: list[list[int]], scored: torch.Tensor | None = None) -> SequenceBatch:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
-from models.contract import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
+from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
 from models.smoothing import ENTRIES, LAST_VALUE, VAGUE, ExponentialSmoothingConfig, Smoothing, periods
 
 ENTRY = ENTRIES[0]

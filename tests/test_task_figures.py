@@ -3,7 +3,7 @@
 import pytest
 from test_tasks import EVERY
 
-from benchmarks.task_figures import example
+from benchmarks.figures.task_figures import example
 from benchmarks.tasks.registry import task
 
 

@@ -13,8 +13,8 @@ from benchmarks import datasets
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks.registry import TASKS, task
 from benchmarks.tasks.task import Task, data_digest
-from models.contract import Actions, Classes, Real, RealInput, SequenceBatch, Step, Transcript, last_steps, valid_steps
 from models.names import UnknownName
+from models.sequences import Actions, Classes, Real, RealInput, SequenceBatch, Step, Transcript, last_steps, valid_steps
 
 
 def data_is_here(name: str) -> bool:

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import experiment, records, task_figures, trial_figures
+from benchmarks import experiment, records
 from benchmarks.execution.plan import refusal
 from benchmarks.experiment import prepare
+from benchmarks.figures import task_figures, trial_figures
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks.registry import task
 from benchmarks.tasks.task import data_digest
 from benchmarks.trial import specify
 from models import registry
-from models.contract import Fit, Step
+from models.contract import Fit
+from models.sequences import Step
 
 pytest.importorskip("gymnasium", reason="the extra `control` is not installed")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks.diagnostic import truncated_means
 from benchmarks.tasks.registry import task
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 LANGUAGES = [
     *("parity", "even_pairs", "cycle_navigation", "modular_arithmetic"),

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from benchmarks import datasets, trial_figures
+from benchmarks import datasets
 from benchmarks.experiment import prepare
+from benchmarks.figures import trial_figures
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks import music
 from benchmarks.tasks.music_files import read_rolls
 from benchmarks.tasks.registry import task
-from models.contract import SequenceBatch, valid_steps
+from models.sequences import SequenceBatch, valid_steps
 
 needs_music = pytest.mark.skipif(
     not datasets.is_here("poly_music_tcn"), reason="poly_music_tcn is not in RNNBENCH_DATA"

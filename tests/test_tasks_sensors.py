@@ -17,7 +17,7 @@ from benchmarks.tasks.monitoring import Occupancy, RemainingLife
 from benchmarks.tasks.registry import task
 from benchmarks.tasks.sensors import Activity, IndoorMovement, SensorFusion
 from models import registry
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 
 def needs(name: str) -> pytest.MarkDecorator:

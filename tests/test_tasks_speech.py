@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from benchmarks import datasets, trial_figures
+from benchmarks import datasets
 from benchmarks.experiment import prepare
+from benchmarks.figures import trial_figures
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks import sound, speech, transcription, waveforms
 from benchmarks.tasks.registry import task
 from benchmarks.transcripts import best_path, label_error_rate
-from models.contract import SequenceBatch, valid_steps
+from models.sequences import SequenceBatch, valid_steps
 
 needs_fsdd = pytest.mark.skipif(not datasets.is_here("fsdd"), reason="fsdd is not in RNNBENCH_DATA")
 SMALL = {"n_train": 12, "n_validation": 6, "n_test": 6}

@@ -16,7 +16,7 @@ from benchmarks.tasks.counted import usual_tags
 from benchmarks.tasks.registry import task
 from benchmarks.tasks.tagging import Corpus, TaggingTask, shape, without_repeats
 from benchmarks.tasks.text_files import Tagged
-from models.contract import valid_steps
+from models.sequences import valid_steps
 
 SETS = {
     "pos_atis": "ud_english_atis",

@@ -23,7 +23,7 @@ from benchmarks.tasks.task import Task
 from benchmarks.tasks.text import StreamTask, streams
 from benchmarks.tasks.vocabulary import UNKNOWN, Vocabulary, one_class_each
 from models import registry
-from models.contract import Classes, SequenceBatch, TokenInput
+from models.sequences import Classes, SequenceBatch, TokenInput
 
 
 def needs(*names: str) -> pytest.MarkDecorator:

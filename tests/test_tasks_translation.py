@@ -18,7 +18,7 @@ from benchmarks.tasks import text_files
 from benchmarks.tasks.counted import suffix_rules
 from benchmarks.tasks.registry import task
 from benchmarks.tasks.translation import SEPARATOR, STOP, NumberWords, Pair, TranslationTask
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 has_words = pytest.mark.skipif(
     not datasets.is_here("sigmorphon2017_task1"), reason="RNNBENCH_DATA lacks sigmorphon2017_task1"

@@ -19,7 +19,7 @@ from benchmarks.tasks import gestures, video, vision
 from benchmarks.tasks.classification import digit_parts
 from benchmarks.tasks.registry import task
 from benchmarks.tasks.vision_files import Frames, gesture_frames, hand_paths, idx_array, pen_digits, pen_strokes
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 
 def needs(name: str) -> pytest.MarkDecorator:

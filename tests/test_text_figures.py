@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import datasets, task_figures, trial_figures
+from benchmarks import datasets
 from benchmarks.experiment import Experiment, prepare
+from benchmarks.figures import task_figures, trial_figures
+from benchmarks.figures.text_figures import shown, spelt
 from benchmarks.tasks.registry import TASKS
-from benchmarks.text_figures import shown, spelt
 
 DRAWN = {
     "answers": ("number_words", {"largest": 99, "n_train": 50, "n_validation": 10, "n_test": 20}),

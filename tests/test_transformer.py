@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import registry
-from models.contract import Classes, RealInput, TokenInput, last_steps, valid_steps
+from models.sequences import Classes, RealInput, TokenInput, last_steps, valid_steps
 from models.sizing import backbone_parameters
 from models.transformer import Positions
 

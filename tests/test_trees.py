@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from models.contract import Binary, Classes, Real, RealInput, SequenceBatch, TokenInput, Transcript, valid_steps
+from models.sequences import Binary, Classes, Real, RealInput, SequenceBatch, TokenInput, Transcript, valid_steps
 from models.trees import ENTRIES, BoostedTreesConfig
 
 ENTRY = ENTRIES[0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.drawing import drawing
-from benchmarks.vision_figures import WRONG, Seen, frames, images, mistakes, paths
+from benchmarks.figures.drawing import drawing
+from benchmarks.figures.vision_figures import WRONG, Seen, frames, images, mistakes, paths
 
 
 @pytest.fixture

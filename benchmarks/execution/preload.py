@@ -39,8 +39,8 @@ import torch._dynamo  # what the first optimiser would import, 3 s
 
 import benchmarks.execution.worker
 import benchmarks.experiment
+import benchmarks.figures.trial_figures
 import benchmarks.tasks.registry
-import benchmarks.trial_figures
 import models.registry
 
 nbformat.validate(nbformat.v4.new_notebook())  # compiles and keeps its schema

@@ -16,7 +16,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.biology_files import SPLICE_CLASSES, SpliceExample, fasta, splice_examples
 from benchmarks.tasks.sensor_files import zipped_texts
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, SequenceBatch, TokenInput, last_steps
+from models.sequences import Classes, SequenceBatch, TokenInput, last_steps
 
 N_SPLICE = 60
 BASES = "ACGT"

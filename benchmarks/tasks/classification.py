@@ -17,7 +17,7 @@ import torch
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled, digit_images, time_series_archive
 from benchmarks.tasks.task import Reference, Splits, Task
-from models.contract import Classes, RealInput, SequenceBatch, last_steps
+from models.sequences import Classes, RealInput, SequenceBatch, last_steps
 
 
 class Parts(NamedTuple):

@@ -21,7 +21,7 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.policy_gradient import Beginnings, play
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.tasks.task import Splits, Task, require_integers
-from models.contract import Actions, RealInput, SequenceBatch, Step
+from models.sequences import Actions, RealInput, SequenceBatch, Step
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv

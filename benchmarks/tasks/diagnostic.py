@@ -24,7 +24,7 @@ from benchmarks.metrics import Metric, squared_error
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Splits, Task, require_integers
-from models.contract import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
+from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
 
 
 @dataclass(frozen=True)

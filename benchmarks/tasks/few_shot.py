@@ -17,7 +17,7 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.pen import ALPHABETS, drawings, resampled
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, RealInput, SequenceBatch
+from models.sequences import Classes, RealInput, SequenceBatch
 
 TRAINING, VALIDATION, TEST = ("Balinese", "Greek", "Latin"), ("Early Aramaic",), ("Korean",)
 N_DRAWINGS = 20

@@ -35,7 +35,7 @@ from benchmarks.tasks.bundled import (
     yearly_sunspots,
 )
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Real, RealInput, SequenceBatch, last_steps
+from models.sequences import Real, RealInput, SequenceBatch, last_steps
 
 
 class Origins(NamedTuple):

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Lengths, Splits, Task, require_integers
-from models.contract import Classes, SequenceBatch, TokenInput, last_steps
+from models.sequences import Classes, SequenceBatch, TokenInput, last_steps
 
 
 @dataclass(frozen=True)

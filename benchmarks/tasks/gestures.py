@@ -24,7 +24,7 @@ from benchmarks.tasks.classification import (
 )
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vision_files import PHASES, Frames, gesture_frames, hand_paths
-from models.contract import Classes, RealInput, SequenceBatch
+from models.sequences import Classes, RealInput, SequenceBatch
 
 
 @cache

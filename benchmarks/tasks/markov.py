@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Splits, Task, require_integers
-from models.contract import Classes, SequenceBatch, TokenInput
+from models.sequences import Classes, SequenceBatch, TokenInput
 
 
 class HiddenMarkovModel(NamedTuple):

@@ -19,7 +19,7 @@ from benchmarks.tasks.biology_files import VISIT_CATEGORIES, VISIT_NUMBERS, live
 from benchmarks.tasks.forecasting import SeriesTask, require_windows, windows
 from benchmarks.tasks.sensor_files import electrocardiogram
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Real, RealInput, SequenceBatch, valid_steps
+from models.sequences import Real, RealInput, SequenceBatch, valid_steps
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ import torch
 from benchmarks.metrics import Metric, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks.diagnostic import Generated
-from models.contract import Classes, SequenceBatch, TokenInput
+from models.sequences import Classes, SequenceBatch, TokenInput
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from benchmarks.tasks.sensor_files import (
     turbofan_cycles,
 )
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, Real, RealInput, SequenceBatch, last_steps, valid_steps
+from models.sequences import Classes, Real, RealInput, SequenceBatch, last_steps, valid_steps
 
 N_HOURS = 14_400
 """Of the 17,420 hours the literature uses twenty months of 30 days: twelve, four and four."""

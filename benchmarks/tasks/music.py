@@ -27,7 +27,7 @@ from benchmarks import datasets
 from benchmarks.metrics import Metric, Parts, StepMetric
 from benchmarks.tasks.music_files import N_KEYS, Rolls, read_rolls
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Binary, RealInput, SequenceBatch, valid_steps
+from models.sequences import Binary, RealInput, SequenceBatch, valid_steps
 
 
 def _nats(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import Parts, classification_splits, labelled_batch, nearest_neighbour_accuracy
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vision_files import pen_digits, pen_strokes
-from models.contract import Classes, RealInput
+from models.sequences import Classes, RealInput
 
 
 @cache

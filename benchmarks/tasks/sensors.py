@@ -25,7 +25,7 @@ from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import classification_splits, held_out, labelled_batch, standardised
 from benchmarks.tasks.sensor_files import body_sensors, numbered_labels, signal_strengths, zipped_texts
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, RealInput, SequenceBatch
+from models.sequences import Classes, RealInput, SequenceBatch
 
 
 def labelled(sequences: list[np.ndarray], labels: list[int]) -> Labelled:

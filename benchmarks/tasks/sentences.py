@@ -27,7 +27,7 @@ from benchmarks.tasks.classification import held_out
 from benchmarks.tasks.counted import naive_bayes
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vocabulary import UNKNOWN, Vocabulary, one_class_each
-from models.contract import Classes, TokenInput
+from models.sequences import Classes, TokenInput
 
 
 class Texts(NamedTuple):

@@ -24,7 +24,7 @@ from benchmarks.tasks import sound
 from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import Parts, labelled_batch, standardised
 from benchmarks.tasks.task import Reference, Splits, Task
-from models.contract import Classes, RealInput
+from models.sequences import Classes, RealInput
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 N_DIGITS = 10

@@ -24,7 +24,7 @@ from benchmarks.tasks.counted import usual_tags
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.text_files import Tagged
 from benchmarks.tasks.vocabulary import Vocabulary, a_class_a_step
-from models.contract import Classes, SequenceBatch, TokenInput
+from models.sequences import Classes, SequenceBatch, TokenInput
 
 ENDINGS = ("ing", "ed", "ly", "ion", "er", "est", "al", "ous", "able", "ive", "y", "'s", "s")
 """English endings that say something of a word's part of speech; the first that fits is taken."""

@@ -19,7 +19,7 @@ from benchmarks.decoding import Decoding, constant_answer
 from benchmarks.evaluation import Problem
 from benchmarks.metrics import Metric, Parts, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
-from models.contract import InputSpec, SequenceBatch, TargetSpec
+from models.sequences import InputSpec, SequenceBatch, TargetSpec
 
 
 class Splits(NamedTuple):
@@ -75,7 +75,7 @@ class Task(ABC):
             "waveform",
         ]
     ]
-    """How a person looks at one trial; `benchmarks.trial_figures` draws each kind."""
+    """How a person looks at one trial; `benchmarks.figures.trial_figures` draws each kind."""
     datasets: ClassVar[tuple[str, ...]] = ()
     """What `benchmarks.datasets` must have before the task can be used; a task without needs no download."""
     causal: ClassVar[bool]

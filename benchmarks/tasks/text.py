@@ -23,7 +23,7 @@ from benchmarks.tasks import text_files
 from benchmarks.tasks.counted import next_symbol_nats
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vocabulary import Vocabulary, a_class_a_step
-from models.contract import Classes, SequenceBatch, TokenInput
+from models.sequences import Classes, SequenceBatch, TokenInput
 
 N_TEST_STREAMS = 16
 

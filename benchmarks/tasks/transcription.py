@@ -22,7 +22,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.tasks import sound, speech
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.transcripts import label_error_rate
-from models.contract import RealInput, SequenceBatch, Transcript, valid_steps
+from models.sequences import RealInput, SequenceBatch, Transcript, valid_steps
 
 STACK = 3
 """Frames a step."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.tasks.formal_languages import FormalLanguage, uniform_strings
-from models.contract import SequenceBatch
+from models.sequences import SequenceBatch
 
 GO = 2
 

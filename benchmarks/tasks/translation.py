@@ -28,7 +28,7 @@ from benchmarks.tasks import text_files
 from benchmarks.tasks.counted import suffix_rules
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vocabulary import Vocabulary, a_class_a_step
-from models.contract import Classes, SequenceBatch, TokenInput, valid_steps
+from models.sequences import Classes, SequenceBatch, TokenInput, valid_steps
 
 STOP, SEPARATOR = "<stop>", "<sep>"
 

@@ -18,7 +18,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled
 from benchmarks.tasks.classification import Digits, digit_parts, held_out
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, RealInput, SequenceBatch, last_steps
+from models.sequences import Classes, RealInput, SequenceBatch, last_steps
 
 SIDE, DIGIT = 16, 8
 """Pixels along the canvas and along a digit; twice the digit, so that no shift of a digit looks like another shift."""

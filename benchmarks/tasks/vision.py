@@ -22,7 +22,7 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from benchmarks.tasks.vision_files import idx_array
-from models.contract import Classes, RealInput, SequenceBatch, last_steps
+from models.sequences import Classes, RealInput, SequenceBatch, last_steps
 
 SIDE = 28
 SEARCHED = 10_000

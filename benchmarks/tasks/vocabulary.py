@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from models.contract import SequenceBatch, last_steps, valid_steps
+from models.sequences import SequenceBatch, last_steps, valid_steps
 
 UNKNOWN = "<unk>"
 """Stands for every word that a vocabulary lacks."""

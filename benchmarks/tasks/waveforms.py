@@ -16,7 +16,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.sequence_metrics import bits
 from benchmarks.tasks import sound, speech
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
-from models.contract import Classes, SequenceBatch, TokenInput, valid_steps
+from models.sequences import Classes, SequenceBatch, TokenInput, valid_steps
 
 N_LEVELS = 256
 N_TEST = 5

@@ -16,7 +16,7 @@ from benchmarks.your_data.prepared import Prepared
 from benchmarks.your_data.reading import Roles, Source, locate, read
 from benchmarks.your_data.recording import BadInput, Recording
 from benchmarks.your_data.sequences import prepare
-from models.contract import Classes, InputSpec, Real, TargetSpec, TokenInput
+from models.sequences import Classes, InputSpec, Real, TargetSpec, TokenInput
 
 
 @dataclass(frozen=True)

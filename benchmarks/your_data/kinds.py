@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.your_data.reading import sequence_numbers
 from benchmarks.your_data.recording import Recording, bad, one_line
-from models.contract import Scope
+from models.sequences import Scope
 
 Kind = Literal["classification", "tagging", "regression", "forecasting", "next_symbol"]
 KINDS: tuple[str, ...] = get_args(Kind)

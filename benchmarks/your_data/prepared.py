@@ -11,7 +11,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.task import Splits
 from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.parts import DEVELOPMENT, SHARE, TEST, VALIDATION, drawn
-from models.contract import InputSpec, RealInput, SequenceBatch, TokenInput
+from models.sequences import InputSpec, RealInput, SequenceBatch, TokenInput
 
 VALIDATION_STEPS = 20_000
 """At most: validation is looked at twenty times in a fit."""

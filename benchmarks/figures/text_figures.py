@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from benchmarks.decoding import decode, sample
-from benchmarks.drawing import MUTED, SMALL, Drawing, drawing, head
 from benchmarks.experiment import Experiment
+from benchmarks.figures.drawing import MUTED, SMALL, Drawing, drawing, head
 from benchmarks.seeding import torch_generator
 from benchmarks.tables import number
 

@@ -13,17 +13,28 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from benchmarks import sound_figures
-from benchmarks.control_figures import episode
-from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, bounds, colour, drawing, head, message, trained_span
 from benchmarks.experiment import Experiment
+from benchmarks.figures import sound_figures
+from benchmarks.figures.control_figures import episode
+from benchmarks.figures.drawing import (
+    LINES,
+    MUTED,
+    SMALL,
+    Drawing,
+    bounds,
+    colour,
+    drawing,
+    head,
+    message,
+    trained_span,
+)
+from benchmarks.figures.text_figures import answers as written_answers
+from benchmarks.figures.text_figures import continuation, shown, spelt, tags
+from benchmarks.figures.vision_figures import Seen, frames, images, mistakes, paths
 from benchmarks.metrics import StepMetric
 from benchmarks.provenance import environment
 from benchmarks.tables import number
 from benchmarks.tasks.task import Task
-from benchmarks.text_figures import answers as written_answers
-from benchmarks.text_figures import continuation, shown, spelt, tags
-from benchmarks.vision_figures import Seen, frames, images, mistakes, paths
 
 N_EXAMPLES = 6
 """Sequences shown one by one: as many as fit a screen."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from benchmarks.drawing import LINES, MUTED, SMALL, Drawing, colour, drawing, head
 from benchmarks.experiment import Experiment
+from benchmarks.figures.drawing import LINES, MUTED, SMALL, Drawing, colour, drawing, head
 from benchmarks.tables import number
 from benchmarks.tasks.control import ControlTask
-from models.contract import Step
+from models.sequences import Step
 
 ACTION = "#d55e00"
 MAX_STEPS = 150

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from benchmarks import records, tables
-from benchmarks.drawing import (
+from benchmarks.figures.drawing import (
     MUTED,
     SMALL,
     Drawing,

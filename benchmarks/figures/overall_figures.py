@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.drawing import MUTED, SMALL, Drawing, Style, drawing, head, message
+from benchmarks.figures.drawing import MUTED, SMALL, Drawing, Style, drawing, head, message
 from benchmarks.overall import HONEST, Field
 
 MAX_LABELLED = 14

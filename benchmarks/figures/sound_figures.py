@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.drawing import MUTED, SMALL, Drawing, colour, drawing, head
 from benchmarks.experiment import Experiment
+from benchmarks.figures.drawing import MUTED, SMALL, Drawing, colour, drawing, head
 from benchmarks.rendering import FIRST_KEY, note_name
 from benchmarks.tables import number
 from benchmarks.tasks.sound import RATE, mu_law_inverse

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from benchmarks.drawing import MUTED, SMALL, head
+from benchmarks.figures.drawing import MUTED, SMALL, head
 
 WRONG = "#d55e00"
 COLUMNS = 3

@@ -8,9 +8,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from benchmarks.drawing import SMALL, Drawing, drawing, head
+from benchmarks.figures.drawing import SMALL, Drawing, drawing, head
 from benchmarks.tasks.task import Task
-from models.contract import Actions, Binary, Classes, Real, SequenceBatch, Step, Transcript
+from models.sequences import Actions, Binary, Classes, Real, SequenceBatch, Step, Transcript
 
 MAX_SYMBOLS = 48
 """Steps of a row of symbols; more would not be legible."""
