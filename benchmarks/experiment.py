@@ -31,7 +31,7 @@ from benchmarks.statistics import t_interval
 from benchmarks.tasks.control import ControlTask
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.tasks.task import Splits, Task, data_digest
-from benchmarks.trial import Overrides, Trial, specify
+from benchmarks.trial import Mode, Overrides, Trial, specify
 from models import registry
 from models.contract import Fit, ModelEntry, Predictor, SelfFitting
 from models.sequences import SequenceBatch
@@ -55,6 +55,7 @@ def prepare(
     fit: Mapping[str, Any] | None = None,
     run_folder: str = "",
     code_digest: str = "",
+    mode: Mode = "quality",
 ) -> Experiment:
     """Data drawn, model built and sized. Without a run folder, as when opened by hand, one is made under results/by-hand.
 
@@ -63,13 +64,15 @@ def prepare(
     # Trials share the machine: one thread each, set here so that a trial by hand computes the same bits.
     torch.set_num_threads(1)
     overrides = Overrides(task_parameters or {}, model_config or {}, fit or {})
-    trial = specify(task, model, seed, parameter_budget, device, overrides)
+    trial = specify(task, model, seed, parameter_budget, device, overrides, mode)
     folder = Path(run_folder) if run_folder else BY_HAND / trial.id
     folder.mkdir(parents=True, exist_ok=True)
     if not run_folder:
         write_atomically(folder / "spec.json", json.dumps(asdict(trial), indent=1))
         write_atomically(folder / "env.json", json.dumps(provenance.environment(), indent=1))
-    return Experiment(trial, folder, code_digest or provenance.code_digest(task, model), supervised=bool(run_folder))
+    return Experiment(
+        trial, folder, code_digest or provenance.code_digest(task, model, mode), supervised=bool(run_folder)
+    )
 
 
 class Experiment:

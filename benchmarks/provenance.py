@@ -18,7 +18,8 @@ from benchmarks.tasks import registry as tasks
 from models import registry as models
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIAL_NOTEBOOK = ROOT / "notebooks" / "trial.ipynb"
+NOTEBOOKS = {"quality": "trial.ipynb"}
+"""What a trial of each mode executes."""
 SHARED_CODE = ("benchmarks.fitting", "benchmarks.evaluation", "benchmarks.metrics", "models.sizing", "models.predictor")
 PACKAGES = (
     "torch",
@@ -34,15 +35,20 @@ PACKAGES = (
 )
 
 
+def notebook(mode: str) -> Path:
+    """The notebook that trials of a mode execute."""
+    return ROOT / "notebooks" / NOTEBOOKS[mode]
+
+
 @cache
-def code_digest(task: str, model: str) -> str:
+def code_digest(task: str, model: str, mode: str = "quality") -> str:
     """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, the
-    experiment, and trial.ipynb. The registries are left out: adding a model makes no other model's results stale."""
+    experiment, and the notebook. The registries are left out: adding a model makes no other model's results stale."""
     roots = [models.entry(model).build.__module__, tasks.BY_NAME[task].__module__, *SHARED_CODE]
     reached: set[str] = set()
     for root in roots:
         _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
-    digest = hashlib.sha256(TRIAL_NOTEBOOK.read_bytes() + _source("benchmarks.experiment").read_bytes())
+    digest = hashlib.sha256(notebook(mode).read_bytes() + _source("benchmarks.experiment").read_bytes())
     for name in sorted(reached):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()

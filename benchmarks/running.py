@@ -169,4 +169,4 @@ def _digests(trials: list[Trial]) -> dict[str, str]:
     """Trial id → digest of the code that it would run with now."""
     from benchmarks.provenance import code_digest
 
-    return {trial.id: code_digest(trial.task, trial.model) for trial in trials}
+    return {trial.id: code_digest(trial.task, trial.model, trial.mode) for trial in trials}

@@ -46,11 +46,11 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value),
     trained_length. Numbers that a trial did not get to are nan or None.
     """
-    digests: dict[tuple[str, str], str] = {}
+    digests: dict[tuple[str, str, str], str] = {}
     described: dict[str, dict[str, Any]] = {}
     rows = []
     for trial, (task, model) in zip(trials, labels(trials), strict=True):
-        pair = (trial.task, trial.model)
+        pair = (trial.task, trial.model, trial.mode)
         if pair not in digests:
             digests[pair] = provenance.code_digest(*pair)
         key = json.dumps([trial.task, trial.task_parameters], sort_keys=True)

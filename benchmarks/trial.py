@@ -24,6 +24,7 @@ from models.names import UnknownName
 from models.sizing import backbone_parameters, size_to_budget
 
 Device = Literal["cpu", "cuda"]
+Mode = Literal["quality", "tuning", "timing"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Trial:
     """What is run. Build one with `specify`, which fills in every default, so that a changed default is a new trial.
 
     parameter_budget: backbone parameters that a model with a width is sized to; None: its configuration's own width.
-    seed: chooses the data draw, the initial weights and the batch order.
+    seed: chooses the data draw, the initial weights and the batch order. mode: quality judges on test; tuning stops at
+    validation; timing measures cost.
     """
 
     task: str
@@ -42,7 +44,7 @@ class Trial:
     parameter_budget: int | None
     seed: int
     device: Device = "cpu"
-    mode: Literal["quality"] = "quality"
+    mode: Mode = "quality"
 
     @cached_property
     def id(self) -> str:
@@ -71,6 +73,7 @@ def specify(
     parameter_budget: int | None,
     device: str = "auto",
     overrides: Overrides | None = None,
+    mode: Mode = "quality",
 ) -> Trial:
     """A complete, checked trial. Raises UnknownName or InvalidParameter, in one sentence, before anything runs."""
     given = overrides or Overrides()
@@ -91,6 +94,7 @@ def specify(
         parameter_budget=parameter_budget if entry.width else None,
         seed=seed,
         device=resolve_device(device),
+        mode=mode,
     )
 
 

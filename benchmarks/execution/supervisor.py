@@ -75,15 +75,16 @@ def run(
     workers: int | None = None,
     on_result: Callable[[Trial, Result], None] = lambda trial, result: None,
     on_reused: Callable[[Trial, Result], None] = lambda trial, result: None,
-    notebook: Path = provenance.TRIAL_NOTEBOOK,
+    notebook: Path | None = None,
     deadline_s: float | None = None,
     forked: bool | None = None,
 ) -> Summary:
     """Runs what has no valid result.
 
     digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this
-    thread with each new row, on_reused with each valid one from before. deadline_s: for the whole trial; None: its
-    fit's max_seconds and a margin. forked: whether kernels are forked; None: where the platform allows it.
+    thread with each new row, on_reused with each valid one from before. notebook: None: the one of the trial's mode.
+    deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are forked; None: where
+    the platform allows it.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -96,7 +97,7 @@ def run(
                 on_reused(trial, result)
             moved = [quarantine(results, trial.id) for trial, _ in found.torn]
             supervisor = _Supervisor(
-                digests, results, on_result, notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
+                digests, results, on_result, notebook and notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
             )
             with supervisor.listening():
                 supervisor.work(found.to_run, workers or cores())
@@ -158,7 +159,7 @@ class _Supervisor:
     digests: Mapping[str, str]
     results: Path
     on_result: Callable[[Trial, Result], None]
-    notebook: Path
+    notebook: Path | None
     deadline_s: float | None
     scratch: Path
     forked: bool
@@ -223,7 +224,7 @@ class _Supervisor:
             trial=trial,
             code_digest=self.digests[trial.id],
             folder=run_folder(self.results.resolve(), trial.id),
-            notebook=self.notebook,
+            notebook=self.notebook or provenance.notebook(trial.mode),
             environment=environment,
             scratch=self.scratch,
             forked=self.forked,
