@@ -25,6 +25,7 @@ from benchmarks.your_data.prepared import Prepared
 from benchmarks.your_data.reading import Roles, locate, read
 from benchmarks.your_data.recording import BadInput, Recording
 from benchmarks.your_data.sequences import MOST_STEPS, prepare
+from models.sequences import RealInput
 
 
 def recorded(frame: pd.DataFrame, tmp_path: Path, **roles) -> Recording:
@@ -424,3 +425,13 @@ def test_a_task_refuses_parameters_that_are_none(wrong: dict) -> None:
 
 def test_a_question_says_what_it_asks() -> None:
     assert str(Question("forecasting", "sequence", "", 12)) == "forecasting: the next 12 steps"
+
+
+def test_models_are_told_which_channels_are_masks(tmp_path: Path) -> None:
+    frame = long_table(30, 6)
+    frame.loc[frame.index % 4 == 1, "x"] = math.nan
+    made = ready(recorded(frame, tmp_path, target="y", sequence_id="id", time="t"))
+    assert isinstance(made.input, RealInput)
+    assert [made.steps.channels[mask] for mask in made.input.masks] == ["x, known"]
+    told = made.batch(made.windows).inputs[..., made.input.masks[0]]
+    assert told.flatten().tolist() == frame["x"].notna().astype(float).tolist()
