@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_equal_models_are_told_apart_no_more_often_than_chance_has_it_and_unequa
     false_alarms = n_different(gru, same)
     spread = (gru - same).std(ddof=1)
     found = n_different(gru + 2 * spread, same)
-    print(
-        f"{N_STUDIES} studies of {N_SEEDS} seeds: equal models told apart in {false_alarms}, two deviations in {found}"
+    sys.stdout.write(
+        f"{N_STUDIES} studies of {N_SEEDS} seeds: equal models told apart in {false_alarms}, two deviations in {found}\n"
     )
     assert false_alarms <= 3 and found >= 16
