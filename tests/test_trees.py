@@ -17,7 +17,7 @@ def built(inputs, target, **config):
         inputs,
         target,
         True,
-        BoostedTreesConfig(**{"window": WINDOW, "n_iterations": 60, "learning_rate": 0.5} | config),
+        BoostedTreesConfig(**{"window": WINDOW, "n_iterations": 150, "learning_rate": 0.5} | config),
     )
 
 
@@ -105,13 +105,13 @@ def library(kind, train, validation, features, **options):
         y, goal = y[:, None], goal[:, None]
     for column, wanted in zip(y.T, goal.T, strict=True):
         fit = (
-            {"max_iter": 60, "learning_rate": 0.5, "min_samples_leaf": 10, "max_leaf_nodes": 7}
-            | {"early_stopping": True}
+            {"max_iter": 150, "learning_rate": 0.5, "min_samples_leaf": 10, "max_leaf_nodes": 7}
+            | {"early_stopping": True, "l2_regularization": 1.0}
             | options
         )
         model = kind(**fit).fit(x, column, X_val=judged, y_val=wanted)
         n = int(np.argmax(model.validation_score_))
-        assert 0 < n < 60
+        assert 0 < n < 150
         staged = model.staged_predict if kind is HistGradientBoostingRegressor else model.staged_decision_function
         yield list(staged(judged))[n - 1]
 
@@ -169,6 +169,19 @@ def test_an_answer_that_never_changes_is_its_base_rate():
     rate = 0.5 / (int(train.scored.sum()) + 1)
     expected = torch.full((20, 8), float(np.log(rate / (1 - rate))))
     assert torch.allclose(predictor(train.inputs)[0][..., 1], expected)
+
+
+def test_one_rare_yes_does_not_make_a_leaf_that_is_all_but_certain():
+    generator = torch.Generator().manual_seed(0)
+    inputs, yes = torch.randn(150, 10, 2, generator=generator), torch.zeros(150, 10, 1)
+    yes[0, 5] = 1  # one of 1,500 steps
+    batch = SequenceBatch(inputs, yes, torch.full((150,), 10), torch.ones(150, 10, dtype=torch.bool))
+    answers = {}
+    for l2 in (0.0, 1.0):
+        predictor = built(RealInput(2), Binary(1), learning_rate=0.1, n_iterations=1, l2=l2)
+        predictor.fit(batch, batch.select(torch.tensor([1, 2])), torch.Generator().manual_seed(0))
+        answers[l2] = float(predictor(batch.inputs)[0].sigmoid().max())
+    assert answers[0.0] > 0.9 and answers[1.0] < 0.01
 
 
 def test_a_tree_counts_its_values_its_features_and_its_thresholds():
