@@ -194,7 +194,8 @@ class Experiment:
             ceiling=ceiling,
             reference=reference.value if reference else None,
             score=None if goal is None or goal == floor else (values[primary.name] - floor) / (goal - floor),
-            equals_floor=values[primary.name] == floor,
+            # Sums over a long text may be taken in another order.
+            equals_floor=math.isclose(values[primary.name], floor, rel_tol=1e-9),
             length_sweep={str(n): self._evaluate(task.test_at(n)).values[primary.name] for n in tested},
             optimum_gap=self._gap(evaluated.parts[primary.name]),
         )
