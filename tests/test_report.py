@@ -16,6 +16,7 @@ from benchmarks import report_sections as sections
 from benchmarks.records import Status
 from benchmarks.suite import load
 from benchmarks.trial import Trial
+from benchmarks.tuned import Tuning
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -29,6 +30,7 @@ class PlainSuite:
     description: str = f"a suite {HOSTILE}"
     expected: str = "nothing"
     parameter_budget: int | None = 20_000
+    tuned: Tuning | None = None
 
     def trials(self) -> list[Trial]:
         return self.planned
