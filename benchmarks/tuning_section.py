@@ -40,12 +40,12 @@ def _reading(study: Study) -> list[str]:
         "Values are of the primary metric on validation. The tuned one is the best of many and so flattered by chance, the "
         "more the noisier the task; whether tuning helped is for the test scores to say."
     ]
-    spent: dict[tuple[str, str], int] = {}
+    tuned: dict[str, bool] = {}
     for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):
         if models.entry(trial.model).search_space and refusal(trial) is None:
-            key = (str(task), str(model).removesuffix(" tuned"))
-            spent[key] = max(spent.get(key, 0), *trial.tuned.values())
-    untuned = [f"{model} on {task}" for (task, model), trials in spent.items() if not trials]
+            cell = f"{model.replace(' tuned', '')} on {task}"
+            tuned[cell] = tuned.get(cell, False) or bool(trial.tuned)
+    untuned = [cell for cell, is_tuned in tuned.items() if not is_tuned]
     if untuned:
         lines.append(f"Not tuned, hence run with their defaults: {', '.join(untuned)}.")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import __main__ as command_line
 from benchmarks import tuned, tuning
 from benchmarks.execution.plan import Plan
 from benchmarks.experiment import prepare
@@ -316,3 +318,59 @@ def test_tuning_a_part_does_not_lose_the_rest(study: Study, tmp_path: Path) -> N
 
 def test_the_seed_of_tuning_draws_other_data_than_any_evaluation() -> None:
     assert len({seed_for("data", "adding", seed) for seed in (*range(50), 1000)}) == 51
+
+
+@pytest.mark.slow
+def test_the_command_tunes_with_any_number_of_workers_and_the_suite_runs_with_what_won(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = suite(tmp_path, tuned=True, grids=grid([RNN, "floor"]))
+    path = str(of.tuned_file.parents[1] / "mine.yaml")
+    budget = ["tune", path, "--trials", "5", "--device", "cpu"]
+    for workers in ("1", "2"):
+        where = [
+            "--workers",
+            workers,
+            "--results",
+            str(tmp_path / workers),
+            "--output",
+            str(tmp_path / f"{workers}.yaml"),
+        ]
+        assert command(monkeypatch, *budget, *where) == 0
+    one, two = (tuned.read(tmp_path / f"{workers}.yaml") for workers in ("1", "2"))
+    assert one == two and len(one.studies[0].values) == 5 and None not in one.studies[0].values
+    capsys.readouterr()
+    assert command(monkeypatch, *budget, "--results", str(tmp_path / "2"), "--dry-run") == 0
+    assert "5 done, 0 missing" in capsys.readouterr().out and not of.tuned_file.exists()
+    assert command(monkeypatch, *budget, "--results", str(tmp_path / "2")) == 0
+    assert tuned.read(of.tuned_file) == two
+    assert command(monkeypatch, "run", path, "--device", "cpu", "--results", str(tmp_path / "2")) == 0
+    assert "Tuning" in (tmp_path / "2" / "mine" / "report.html").read_text()
+    ran = load(path).trials(["rnn"], device="cpu")
+    for trial in ran:
+        result = read_result(run_folder(tmp_path / "2", trial.id))
+        assert result is not None and result.test and result.spec["tuned"] == dict.fromkeys(one.studies[0].fields, 5)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """`main` with these arguments, in this process; the exit code."""
+    monkeypatch.setattr(sys, "argv", ["rnnbench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smok", "--trials", "2"], "unknown suite 'smok'; did you mean 'smoke'?"),
+        (["smoke", "--trials", "2", "--models", "lsmt"], "unknown model of suite smoke 'lsmt'; did you mean 'lstm'?"),
+        (["smoke", "--trials", "2", "--seed", "0"], "seed: smoke is evaluated with seed 0; tune with one of your own"),
+        (["smoke", "--trials", "0"], "Invalid value for '--trials'"),
+    ],
+)
+def test_a_mistyped_command_ends_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert command(monkeypatch, "tune", *arguments) == 2
+    assert message in capsys.readouterr().err

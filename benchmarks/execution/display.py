@@ -79,7 +79,8 @@ def show_plan(plan: Plan, results: Path, alike: Sequence[tuple[Trial, Result]] =
 
 def show_tuning(tuning: Tuning) -> None:
     """Prints what tuning moved, study by study, as measured on validation."""
-    table = Table("task", "model", "default", "tuned", "what was changed")
+    table = Table("task", "model", "default", "tuned")
+    table.add_column("what was changed", overflow="fold")
     for study in tuning.studies:
         values = ("failed" if value is None else tables.number(value) for value in (study.default, study.tuned))
         table.add_row(*map(Text, (*study.labels, *values, study.told)))

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.comparison import expected_best
 from benchmarks.figures.drawing import Drawing, bounds, drawing, head, label_right, message, styles
@@ -31,7 +32,7 @@ def curves(tuning: Tuning | None) -> Drawing | None:
     failed = sum(value is None for own in by_task.values() for x in own.values() for value in x.values)
     reading = (
         f"Line: mean best of so many of the {tuning.trials} trials, over all choices of them; one tuning run, no interval. "
-        "Hollow: the default configuration, which is one trial."
+        "Exact for trials drawn independently; this sampler learns from the first. Hollow: the default, which is one trial."
     )
     if failed:
         reading += f" {failed} failed trials count as the worst finished one of their task."
@@ -47,6 +48,7 @@ def curves(tuning: Tuning | None) -> Drawing | None:
             ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(low, high)
         ax.set_xlim(0.5, tuning.trials + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ends: dict[str, tuple[float, float]] = {}
         for model, curve in sorted(drawn.items(), key=lambda item: list(look).index(item[0])):
             style, steps = look[model], range(1, len(curve) + 1)
