@@ -224,10 +224,10 @@ def remaining(
         while len(study.values) < study.n_trials:
             batch = study.ask()
             known = plan(batch, code_digests(batch), options.results)
-            if known.to_run:
-                found.missing.extend([study.default] * (study.n_trials - len(study.values)))
-                break
             found.done.extend(known.done)
+            if known.to_run:
+                found.missing.extend([study.default] * (study.n_trials - len(study.values) - len(known.done)))
+                break
             study.tell(result for _, result in known.done)
     evaluated = suite.trials(device=under_way[0].default.device)
     return found, options.results, plan(evaluated, code_digests(evaluated), options.results).done
