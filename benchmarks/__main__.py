@@ -1,4 +1,4 @@
-"""The command line: ``rnnbench list | check | run | compare | report | sync``.
+"""The command line: ``rnnbench list | check | run | tune | compare | report | sync``.
 
 Exit codes: 0 all trials ok or skipped, 1 some failed, 2 usage, 3 infrastructure, 130 stopped by Ctrl-C, 143 by SIGTERM.
 What costs time to import (torch, papermill, mlflow) is imported by the command that needs it.
@@ -135,6 +135,43 @@ def run(
     outcome = complete(suite, device.value, Options(results, workers), asked)
     if outcome is not None:
         _show(outcome)
+
+
+@app.command()
+def tune(
+    suite: SuiteName,
+    trials: Annotated[int, typer.Option(min=1, help="for each model on each task, its default configuration included")],
+    models: Annotated[str | None, typer.Option(help="only these models, separated by commas")] = None,
+    tasks: Annotated[str | None, typer.Option(help="only these tasks, separated by commas")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of data and weights while tuning; one that no run uses")] = 1000,
+    workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
+    device: OnDevice = Device.AUTO,
+    results: Results = RESULTS,
+    output: Annotated[Path | None, typer.Option(help="default: tuned/SUITE.yaml, beside the suite's file")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+) -> None:
+    """Tune every model of a suite on each task with the same number of trials, on validation alone."""
+    from benchmarks import tuned
+    from benchmarks.execution.display import show_plan, show_tuning
+    from benchmarks.suite import load
+    from benchmarks.tuning import Asked, refuse_to_lose, remaining, studies
+    from benchmarks.tuning import tune as run_tuning
+
+    chosen = load(suite, tuned=False)
+    asked = Asked(trials, seed, _names(models), _names(tasks), device.value)
+    under_way, options = studies(chosen, asked), Options(results, workers)
+    path = output or chosen.tuned_file
+    if models or tasks:
+        refuse_to_lose(path, under_way)
+    if dry_run:
+        show_plan(*remaining(chosen, under_way, options))
+        return
+    tuning = run_tuning(under_way, options)
+    tuned.write(path, tuning, f"rnnbench tune {suite} --trials {trials}" + (f" --seed {seed}" if seed != 1000 else ""))
+    show_tuning(tuning)
+    typer.echo(f"Tuned configurations: {path}; {chosen.name} uses them where its file says: tuned: true")
+    if any(study.tuned is None for study in tuning.studies):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -4,6 +4,8 @@ experiment = prepare(task="adding", model="lstm", …)
 experiment.fit()         # the curve grows in metrics.jsonl
 experiment.evaluate()    # the test split, once, on the checkpoint that validation chose
 experiment.finish()      # result.json, last
+
+A tuning trial, as notebooks/tuning.ipynb walks through it, leaves `evaluate` out and lets go of the test split.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def prepare(
     run_folder: str = "",
     code_digest: str = "",
     mode: Mode = "quality",
+    tuned: Mapping[str, int] | None = None,
 ) -> Experiment:
     """Data drawn, model built and sized. Without a run folder, as when opened by hand, one is made under results/by-hand.
 
@@ -64,7 +67,7 @@ def prepare(
     # Trials share the machine: one thread each, set here so that a trial by hand computes the same bits.
     torch.set_num_threads(1)
     overrides = Overrides(task_parameters or {}, model_config or {}, fit or {})
-    trial = specify(task, model, seed, parameter_budget, device, overrides, mode)
+    trial = specify(task, model, seed, parameter_budget, device, overrides, mode, tuned)
     folder = Path(run_folder) if run_folder else BY_HAND / trial.id
     folder.mkdir(parents=True, exist_ok=True)
     if not run_folder:
@@ -96,6 +99,9 @@ class Experiment:
             raise ValueError(f"{trial.model} cannot do {trial.task}: {reason}")
         started = time.perf_counter()
         self.splits: Splits = self.task.splits(trial.seed)
+        if trial.mode == "tuning":
+            # Nothing that follows can see the test split: what stands in its place is validation.
+            self.splits = self.splits._replace(test=self.splits.validation)
         self.seconds["data"] = time.perf_counter() - started
         started = time.perf_counter()
         self.config, self.sizing_note = self._sized()
@@ -106,11 +112,12 @@ class Experiment:
     def __str__(self) -> str:
         counts, sizes = self.predictor.parameter_counts(), [len(split) for split in self.splits]
         seen = "episodes of its own for training" if isinstance(self.task, ControlTask) else f"{sizes[0]:,} training"
+        tested = "no" if self.trial.mode == "tuning" else f"{sizes[2]:,}"
         return (
             f"{self.trial.title}, on {self.device.type}\n"
             f"{self.entry.summary}: {counts.backbone:,} backbone parameters, {counts.encoder:,} encoder, "
             f"{counts.readout:,} read-out{f' ({self.sizing_note})' if self.sizing_note else ''}\n"
-            f"{seen}, {sizes[1]:,} validation and {sizes[2]:,} test sequences\n"
+            f"{seen}, {sizes[1]:,} validation and {tested} test sequences\n"
             f"kept in {self.folder}"
         )
 
@@ -139,6 +146,8 @@ class Experiment:
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
         self.validation = self._evaluate(self._answered("validation")).values
+        if self.trial.mode == "tuning":
+            self.result = self._validated()
 
     def _fit_by_gradient(self, config: FitConfig, generator: torch.Generator) -> Fitted:
         task, trial = self.task, self.trial
@@ -170,6 +179,8 @@ class Experiment:
 
     def evaluate(self) -> None:
         """The test split, for the first and only time. Raises InvalidMetric where a metric is not finite."""
+        if self.trial.mode == "tuning":
+            raise RuntimeError("a tuning trial ends with validation; what it chose is evaluated by another trial")
         task, primary = self.task, self.task.metrics[0]
         started = time.perf_counter()
         evaluated = self._evaluate(self.tested)
@@ -181,15 +192,9 @@ class Experiment:
         floor, ceiling, reference = task.floor(self.trial.seed), task.ceiling(), task.reference
         goal = ceiling if ceiling is not None else reference.value if reference is not None else None
         tested = task.lengths.tested if task.lengths else ()
-        self.result = Result(
-            trial_id=self.trial.id,
-            spec=asdict(self.trial),
-            status=Status.OK,
-            code_digest=self.code_digest,
-            primary=primary.name,
+        self.result = replace(
+            self._validated(),
             test=values,
-            validation=self.validation,
-            selected_on="validation",
             floor=floor,
             ceiling=ceiling,
             reference=reference.value if reference else None,
@@ -198,6 +203,18 @@ class Experiment:
             equals_floor=math.isclose(values[primary.name], floor, rel_tol=1e-9),
             length_sweep={str(n): self._evaluate(task.test_at(n)).values[primary.name] for n in tested},
             optimum_gap=self._gap(evaluated.parts[primary.name]),
+        )
+
+    def _validated(self) -> Result:
+        """What is known once the model is fitted."""
+        return Result(
+            trial_id=self.trial.id,
+            spec=asdict(self.trial),
+            status=Status.OK,
+            code_digest=self.code_digest,
+            primary=self.task.metrics[0].name,
+            validation=self.validation,
+            selected_on="validation",
         )
 
     def _gap(self, ours: Parts) -> Gap | None:
@@ -212,13 +229,16 @@ class Experiment:
 
     def finish(self) -> Result:
         """Completes the result with what it cost and what made it, and writes it, last."""
+        streams = (
+            self.predictor.causal and self.trial.mode != "tuning"
+        )  # the longest test sequence is not tuning's to know
         self.result = replace(
             self.result,
             model_config=json.loads(json.dumps(asdict(self.config))),
             parameters=self.predictor.parameter_counts()._asdict(),
             sizing_note=self.sizing_note,
             weight_bytes=self.predictor.weight_bytes(),
-            state_bytes=self.predictor.state_bytes(self.tested.inputs.shape[1]) if self.predictor.causal else None,
+            state_bytes=self.predictor.state_bytes(self.tested.inputs.shape[1]) if streams else None,
             steps=self.steps,
             best_step=self.best_step,
             ended_by=self.ended_by,

@@ -1,8 +1,8 @@
 """What a suite's last complete run printed, and whether it would print the same again: then nothing needs torch, or to run.
 
 results/<suite>/finished.json holds the closing table with a fingerprint of all that it follows from: the project's code, the
-suite's file, the trials' records, the report, what MLflow holds, the device and the terminal. Where one of them changed, the
-run looks at everything again.
+suite's file and its tuned configurations, the trials' records, the report, what MLflow holds, the device and the terminal.
+Where one of them changed, the run looks at everything again.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Run:
 
     def _files(self, folder: Path, trials: Sequence[str]) -> Iterator[Path]:
         yield self._file()
+        yield self._file().parent / "tuned" / f"{folder.name}.yaml"
         for package in ("models", "benchmarks"):
             yield from sorted((ROOT / package).rglob("*.py"))
         yield from sorted((ROOT / "notebooks").glob("*.ipynb"))

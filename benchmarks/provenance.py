@@ -18,7 +18,7 @@ from benchmarks.tasks import registry as tasks
 from models import registry as models
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = {"quality": "trial.ipynb"}
+NOTEBOOKS = {"quality": "trial.ipynb", "tuning": "tuning.ipynb"}
 """What a trial of each mode executes."""
 SHARED_CODE = ("benchmarks.fitting", "benchmarks.evaluation", "benchmarks.metrics", "models.sizing", "models.predictor")
 PACKAGES = (

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from benchmarks import records, tables
 from benchmarks.trial import Trial
+from benchmarks.tuned import Tuning
 
 if TYPE_CHECKING:
     from benchmarks.report_sections import Study
@@ -70,6 +71,7 @@ def _content(suite: Suite, trials: list[Trial]) -> str:
         {
             **{"name": suite.name, "description": suite.description, "expected": suite.expected},
             **{"parameter_budget": suite.parameter_budget, "trials": [asdict(trial) for trial in trials]},
+            "tuned": asdict(suite.tuned) if suite.tuned else None,
         }
     )
 
@@ -83,8 +85,9 @@ def open_study(results: Path | str, suite: str) -> Study:
         raise FileNotFoundError(f"{path} is not there; run `rnnbench report {suite}` once")
     content = json.loads(path.read_text())
     trials = TypeAdapter(list[Trial]).validate_python(content.pop("trials"))
+    tuned = TypeAdapter(Tuning | None).validate_python(content.pop("tuned"))
     frame = tables.frame(Path(results), trials)
-    return Study(**content, results=Path(results), trials=trials, frame=frame, matrix=tables.matrix(frame))
+    return Study(**content, results=Path(results), trials=trials, frame=frame, matrix=tables.matrix(frame), tuned=tuned)
 
 
 def _execute(scratch: Path, results: Path, suite: str) -> Path:

@@ -22,6 +22,7 @@ from benchmarks.tables import number
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
+from benchmarks.tuned import Tuning
 from models import registry as models
 
 
@@ -37,6 +38,7 @@ class Study:
     trials: list[Trial]
     frame: pd.DataFrame
     matrix: pd.DataFrame
+    tuned: Tuning | None = None
 
     @cached_property
     def field(self) -> Field:
@@ -176,9 +178,11 @@ def model_list(study: Study) -> Html:
     rows = []
     for label, trial in _first_by(study, 1).items():
         entry = models.entry(trial.model)
-        sizes = study.frame.loc[study.frame["model"] == label, "parameters"].dropna().astype(int)
+        own = study.frame["model"] == label
+        sizes = study.frame.loc[own, "parameters"].dropna().astype(int)
         size = " – ".join(f"{size:,}" for size in sorted({sizes.min(), sizes.max()})) if len(sizes) else "–"
-        rates = sorted({t.fit["learning_rate"] for t in study.trials if t.model == trial.model and entry.learning_rate})
+        fits = [t.fit for t, is_own in zip(study.trials, own, strict=True) if is_own and entry.learning_rate]
+        rates = sorted({fit["learning_rate"] for fit in fits})
         fitted = "learning rate " + ", ".join(f"{rate:g}" for rate in rates) if rates else "its own procedure"
         rows.append((label, entry.family, entry.summary, size, fitted, entry.source))
     return table(("model", "family", "what", "backbone parameters", "fitted by", "source"), rows)

@@ -5,7 +5,7 @@ What costs time to import (torch, papermill, mlflow) is imported where it is nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -77,7 +77,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     if not trials:
         raise InvalidParameter(f"{chosen.file}: no grid has one of these models on one of these tasks")
     prepare(trials)
-    digests = _digests(trials)
+    digests = code_digests(trials)
     found = plan(trials, digests, options.results)
     if asked.dry_run:
         show_plan(found, options.results)
@@ -104,7 +104,7 @@ def _execute(
 
     try:
         if found.to_run:
-            return _supervise(trials, found, digests, options, tracker)
+            return supervise(trials, found, digests, options, tracker.submit)
         if not all(tracker.is_logged(trial) for trial, _ in found.done):
             with locked(options.results):
                 for trial, result in found.done:
@@ -117,10 +117,17 @@ def _execute(
         _warn(tracker.close())
 
 
-def _supervise(
-    trials: list[Trial], found: Plan, digests: dict[str, str], options: Options, tracker: Tracker
+def supervise(
+    trials: list[Trial],
+    found: Plan,
+    digests: dict[str, str],
+    options: Options,
+    submit: Callable[[Trial, Result], None] = lambda trial, result: None,
 ) -> Summary:
-    """Runs what is left under a progress bar; failures are printed as they come."""
+    """Runs what is left under a progress bar; failures are printed as they come. submit: told of every trial's result.
+
+    Raises Stopped where the folder cannot be written, FolderInUse where another run writes it.
+    """
     from benchmarks.execution import supervisor
     from benchmarks.execution.display import Progress
 
@@ -130,10 +137,10 @@ def _supervise(
         with Progress(len(found.to_run)) as progress:
 
             def note(trial: Trial, result: Result) -> None:
-                tracker.submit(trial, result)
+                submit(trial, result)
                 progress.advance(trial, result)
 
-            return supervisor.run(trials, digests, options.results, options.workers, note, tracker.submit)
+            return supervisor.run(trials, digests, options.results, options.workers, note, submit)
     except supervisor.StorageError as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
 
@@ -165,7 +172,7 @@ def prepare(trials: list[Trial]) -> list[str]:
     return names
 
 
-def _digests(trials: list[Trial]) -> dict[str, str]:
+def code_digests(trials: list[Trial]) -> dict[str, str]:
     """Trial id → digest of the code that it would run with now."""
     from benchmarks.provenance import code_digest
 

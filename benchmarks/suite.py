@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks import tuned
 from benchmarks.parameters import InvalidParameter
 from benchmarks.trial import Overrides, Trial, specify
+from benchmarks.tuned import Choice, Tuning
 from models.names import UnknownName
 
 FOLDER = Path(__file__).parent / "suites"
@@ -26,26 +28,19 @@ RESERVED = frozenset({"runs", "by-hand", "quarantine", "mlartifacts", "mlruns"})
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model or a task by name, and what differs from its defaults. settings: model's config, or task's parameters."""
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Grid:
-    """Every model on every task with every seed."""
+    """Every model on every task with every seed. tuned: with the tuned configurations."""
 
     models: tuple[Choice, ...]
     tasks: tuple[Choice, ...]
     seeds: tuple[int, ...]
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite. expected: what its header says to expect. file: where it was read, for messages."""
+    """A checked suite. expected: what its header says to expect. file: where it was read, for messages. tuned_file: where its
+    tuned configurations belong; tuned: what they are, None where no grid asks for them."""
 
     name: str
     description: str
@@ -54,6 +49,8 @@ class Suite:
     fit: Mapping[str, Any]
     grids: tuple[Grid, ...]
     file: str
+    tuned_file: Path
+    tuned: Tuning | None = None
 
     @staticmethod
     def names() -> list[str]:
@@ -71,28 +68,56 @@ class Suite:
 
         Raises UnknownName or InvalidParameter for what the registries, or the suite, do not know.
         """
-        self._refuse_unknown("model", models, [choice.name for grid in self.grids for choice in grid.models])
-        self._refuse_unknown("task", tasks, [choice.name for grid in self.grids for choice in grid.tasks])
+        cells = self.cells(models, tasks)
         if seeds is not None and seeds < 1:
             raise InvalidParameter(f"seeds: expected a count of at least 1, got {seeds}")
         found: dict[str, Trial] = {}
         with _located(self.file):
-            for grid in self.grids:
-                for task in grid.tasks:
-                    for model in grid.models:
-                        if model.name not in (models or [model.name]) or task.name not in (tasks or [task.name]):
-                            continue
-                        first = self._trial(task, model, device)
-                        for seed in grid.seeds if seeds is None else range(seeds):
-                            trial = replace(first, seed=seed)
-                            found.setdefault(trial.id, trial)
+            for grid, task, model in cells:
+                # Its seed is 0; the others differ in the seed alone, and checking the rest takes milliseconds.
+                first = self.trial(task, model, device)
+                if grid.tuned:
+                    first = self._tuned_trial(task, model, device) or first
+                for seed in grid.seeds if seeds is None else range(seeds):
+                    trial = replace(first, seed=seed)
+                    found.setdefault(trial.id, trial)
         return list(found.values())
 
-    def _trial(self, task: Choice, model: Choice, device: str) -> Trial:
-        """The trial with seed 0; the others differ in the seed alone, and checking the rest takes milliseconds."""
-        fit = {**self.fit, **task.fit, **model.fit}
-        overrides = Overrides(task_parameters=task.settings, model_config=model.settings, fit=fit)
+    def cells(
+        self, models: Sequence[str] | None = None, tasks: Sequence[str] | None = None
+    ) -> list[tuple[Grid, Choice, Choice]]:
+        """Each task with each model, grid by grid; models, tasks: only these. Raises UnknownName for others."""
+        self._refuse_unknown("model", models, [choice.name for grid in self.grids for choice in grid.models])
+        self._refuse_unknown("task", tasks, [choice.name for grid in self.grids for choice in grid.tasks])
+        return [
+            (grid, task, model)
+            for grid in self.grids
+            for task in grid.tasks
+            for model in grid.models
+            if model.name in (models or [model.name]) and task.name in (tasks or [task.name])
+        ]
+
+    def trial(self, task: Choice, model: Choice, device: str, changed: Mapping[str, Any] | None = None) -> Trial:
+        """The trial with seed 0. changed: what tuning sets, named as in a search space; it goes before what the suite writes
+        for all models, and behind what it writes for this one."""
+        fit = {name.removeprefix("fit."): x for name, x in (changed or {}).items() if name.startswith("fit.")}
+        config = {name: x for name, x in (changed or {}).items() if not name.startswith("fit.")}
+        overrides = Overrides(
+            task_parameters=task.settings,
+            model_config={**config, **model.settings},
+            fit={**self.fit, **task.fit, **fit, **model.fit},
+        )
         return specify(task.name, model.name, 0, self.parameter_budget, device, overrides)
+
+    def _tuned_trial(self, task: Choice, model: Choice, device: str) -> Trial | None:
+        """None where the model was not tuned for the task."""
+        assert self.tuned is not None
+        study = self.tuned.find(task, model)
+        if study is None:
+            return None
+        with _located(str(self.tuned_file)):
+            trial = self.trial(task, model, device, study.changed)
+        return replace(trial, tuned=dict.fromkeys(study.fields, self.tuned.trials))
 
     def _refuse_unknown(self, kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:
         if wanted is not None and not wanted:
@@ -102,8 +127,8 @@ class Suite:
                 raise UnknownName(f"{kind} of suite {self.name}", name, set(known))
 
 
-def load(name_or_path: str) -> Suite:
-    """A suite by name, or from a file by its path.
+def load(name_or_path: str, tuned: bool = True) -> Suite:
+    """A suite by name, or from a file by its path. tuned: False leaves tuned configurations out, wherever it asks for them.
 
     Raises UnknownName, with the nearest known one, for an unknown suite, key, model or task, and InvalidParameter for
     a value of the wrong type; the trials themselves are checked too.
@@ -116,7 +141,7 @@ def load(name_or_path: str) -> Suite:
     if not path.is_file():
         raise InvalidParameter(f"{path}: no such suite file")
     with _located(path.name):
-        suite = _parse(path)
+        suite = _parse(path, tuned)
         if suite.name in Suite.names() and path.resolve() != FOLDER / f"{suite.name}.yaml":
             raise InvalidParameter(f"name: {suite.name!r} is a suite of the project; give yours another name")
     suite.trials(seeds=1, device="cpu")
@@ -133,10 +158,10 @@ def _located(file: str) -> Iterator[None]:
         raise
 
 
-def _parse(path: Path) -> Suite:
+def _parse(path: Path, with_tuned: bool) -> Suite:
     text = path.read_text()
     content = _mapping("the file", _read(text))
-    known = ("name", "description", "parameter_budget", "seeds", "fit", "grids")
+    known = ("name", "description", "parameter_budget", "seeds", "fit", "tuned", "grids")
     _check_keys("suite", content, known, required=("name", "description", "seeds", "grids"))
     name = _text("name", content["name"])
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
@@ -147,15 +172,20 @@ def _parse(path: Path) -> Suite:
     if budget is not None and (type(budget) is not int or budget < 1):
         raise InvalidParameter(f"parameter_budget: expected a positive integer, got {budget!r}")
     seeds = _seeds("seeds", content["seeds"])
-    grids = _list("grids", content["grids"])
+    tuned_file = tuned.path_of(path, name)
+    asked = _flag("tuned", content.get("tuned", False))
+    written = [_grid(f"grids[{n}]", grid, seeds, asked) for n, grid in enumerate(_list("grids", content["grids"]))]
+    grids = tuple(written if with_tuned else (replace(grid, tuned=False) for grid in written))
     return Suite(
         name=name,
         description=_text("description", content["description"]),
         expected=_expected(text),
         parameter_budget=budget,
         fit=_mapping("fit", content.get("fit", {})),
-        grids=tuple(_grid(f"grids[{number}]", grid, seeds) for number, grid in enumerate(grids)),
+        grids=grids,
         file=path.name,
+        tuned_file=tuned_file,
+        tuned=tuned.read(tuned_file) if any(grid.tuned for grid in grids) else None,
     )
 
 
@@ -180,15 +210,16 @@ def _expected(text: str) -> str:
     return match[3].strip()
 
 
-def _grid(where: str, written: object, seeds: tuple[int, ...]) -> Grid:
+def _grid(where: str, written: object, seeds: tuple[int, ...], tuned: bool) -> Grid:
     content = _mapping(where, written)
-    _check_keys(where, content, ("models", "tasks", "seeds"), required=("models", "tasks"))
+    _check_keys(where, content, ("models", "tasks", "seeds", "tuned"), required=("models", "tasks"))
     models = _list(f"{where}.models", content["models"])
     tasks = _list(f"{where}.tasks", content["tasks"])
     return Grid(
         models=tuple(_choice(f"{where}.models[{number}]", model, "config") for number, model in enumerate(models)),
         tasks=tuple(_choice(f"{where}.tasks[{number}]", task, "parameters") for number, task in enumerate(tasks)),
         seeds=_seeds(f"{where}.seeds", content["seeds"]) if "seeds" in content else seeds,
+        tuned=_flag(f"{where}.tuned", content.get("tuned", tuned)),
     )
 
 
@@ -237,6 +268,12 @@ def _list(where: str, written: object) -> list[Any]:
 def _text(where: str, written: object) -> str:
     if not isinstance(written, str) or not written.strip():
         raise InvalidParameter(f"{where}: expected a text, got {written!r}")
+    return written
+
+
+def _flag(where: str, written: object) -> bool:
+    if not isinstance(written, bool):
+        raise InvalidParameter(f"{where}: expected true or false, got {written!r}")
     return written
 
 

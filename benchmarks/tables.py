@@ -142,13 +142,16 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
 def labels(trials: list[Trial]) -> Iterator[tuple[str, str]]:
     """Task and model of each trial, with the parameters that tell variants apart: a mean is over seeds alone."""
     by_task: dict[str, list[dict[str, Any]]] = {}
-    by_model: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_model: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         by_task.setdefault(trial.task, []).append(dict(trial.task_parameters))
-        by_model.setdefault(_cell(trial), []).append(_settings(trial))
+        by_model.setdefault(_cell(trial), []).append(trial)
     for trial in trials:
         task = trial.task + _distinction(dict(trial.task_parameters), by_task[trial.task])
-        yield task, trial.model + _distinction(_settings(trial), by_model[_cell(trial)])
+        rivals = by_model[_cell(trial)]
+        alike = [rival for rival in rivals if bool(rival.tuned) == bool(trial.tuned)]
+        tuned = " tuned" if trial.tuned and len(alike) < len(rivals) else ""
+        yield task, trial.model + tuned + _distinction(_settings(trial), [_settings(rival) for rival in alike])
 
 
 def _cell(trial: Trial) -> tuple[str, str]:
@@ -156,12 +159,13 @@ def _cell(trial: Trial) -> tuple[str, str]:
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
-    """All but task and seed, flat."""
-    return {
+    """All but task and seed, flat. What tuning chose is left out: it differs from task to task, and tells no variants apart."""
+    settings = {
         **trial.model_config,
         **{f"fit.{name}": value for name, value in trial.fit.items()},
         **{"budget": trial.parameter_budget, "device": trial.device, "mode": trial.mode},
     }
+    return {name: value for name, value in settings.items() if name not in trial.tuned}
 
 
 def _distinction(own: Mapping[str, Any], rivals: list[dict[str, Any]]) -> str:

@@ -33,7 +33,8 @@ class Trial:
 
     parameter_budget: backbone parameters that a model with a width is sized to; None: its configuration's own width.
     seed: chooses the data draw, the initial weights and the batch order. mode: quality judges on test; tuning stops at
-    validation; timing measures cost.
+    validation; timing measures cost. tuned: field of the model's configuration, or "fit.FIELD" → tuning trials that went into
+    choosing its value; empty where nothing was tuned.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Trial:
     seed: int
     device: Device = "cpu"
     mode: Mode = "quality"
+    tuned: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
@@ -74,6 +76,7 @@ def specify(
     device: str = "auto",
     overrides: Overrides | None = None,
     mode: Mode = "quality",
+    tuned: Mapping[str, int] | None = None,
 ) -> Trial:
     """A complete, checked trial. Raises UnknownName or InvalidParameter, in one sentence, before anything runs."""
     given = overrides or Overrides()
@@ -95,6 +98,7 @@ def specify(
         seed=seed,
         device=resolve_device(device),
         mode=mode,
+        tuned=dict(tuned or {}),
     )
 
 

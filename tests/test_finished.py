@@ -19,7 +19,8 @@ OUTCOME = Outcome("a table\n", 1, "results/tiny/report.html")
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A finished run over one trial, in a project of its own."""
     root, results = tmp_path / "project", tmp_path / "results"
-    for file in ("models/lstm.py", "benchmarks/fitting.py", "benchmarks/suites/tiny.yaml", "notebooks/trial.ipynb"):
+    suites = ("benchmarks/suites/tiny.yaml", "benchmarks/suites/tuned/tiny.yaml")
+    for file in ("models/lstm.py", "benchmarks/fitting.py", *suites, "notebooks/trial.ipynb"):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("name: tiny")
     for file in ("tiny/report.html", "tiny/mlflow.json", "runs/a1/result.json", "runs/a1/metrics.jsonl", "mlflow.db"):
@@ -41,7 +42,7 @@ def test_an_untouched_run_is_recalled(run: Run) -> None:
     [
         *("project/models/lstm.py", "project/benchmarks/fitting.py", "project/benchmarks/suites/tiny.yaml"),
         *("project/notebooks/trial.ipynb", "results/runs/a1/result.json", "results/runs/a1/metrics.jsonl"),
-        *("results/tiny/report.html", "results/tiny/mlflow.json"),
+        *("results/tiny/report.html", "results/tiny/mlflow.json", "project/benchmarks/suites/tuned/tiny.yaml"),
     ],
 )
 @pytest.mark.parametrize("how", ["rewritten", "deleted"])

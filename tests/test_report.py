@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import dataclass, replace
@@ -11,11 +12,14 @@ import nbformat
 import pytest
 from synthetic_runs import trials, write_failure, write_mixed, write_run
 
-from benchmarks import report, tables
+from benchmarks import report, tables, tuning_section
 from benchmarks import report_sections as sections
+from benchmarks.comparison import expected_best
+from benchmarks.figures import tuning_figures
 from benchmarks.records import Status
 from benchmarks.suite import load
 from benchmarks.trial import Trial
+from benchmarks.tuned import Tuned, Tuning
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -29,6 +33,7 @@ class PlainSuite:
     description: str = f"a suite {HOSTILE}"
     expected: str = "nothing"
     parameter_budget: int | None = 20_000
+    tuned: Tuning | None = None
 
     def trials(self) -> list[Trial]:
         return self.planned
@@ -195,3 +200,53 @@ def test_a_report_is_current_for_its_own_trials_and_until_a_newer_result(tmp_pat
     write_run(tmp_path, planned[0])
     os.utime(page, (0, 0))
     assert not report.is_current(tmp_path, suite, planned)
+
+
+def tuned_study(model, task, default, best, values, **changed):
+    about = {"task_settings": {}, "model_settings": {}, "fields": ("fit.learning_rate",), "changed": changed}
+    return Tuned(task=task, model=model, default=default, tuned=best, values=values, **about)
+
+
+TUNING = Tuning(
+    *("invented", 4, 1000, "TPE of optuna", "2.13", "a machine", "0123456789ab"),
+    (
+        tuned_study("lstm", "parity", 0.6, 0.9, (0.6, 0.5, 0.9, None), **{"fit.learning_rate": 0.02}),
+        tuned_study("hmm", "parity", 0.7, 0.7, (0.7, 0.6, 0.7, 0.6)),
+        tuned_study("lstm", "adding", None, None, (None, None, None, None)),
+        tuned_study("tcn", "adding", 0.2, 0.1, (0.2, 0.1, 0.3, 0.2), **{"fit.learning_rate": f"0.01{HOSTILE}"}),
+    ),
+)
+
+
+def tuned_report(results, tuning):
+    own = trials(("lstm", "tcn"), ("parity", "adding"), 1)
+    own = [replace(x, tuned={"fit.learning_rate": 4}) if (x.model, x.task) != ("tcn", "parity") else x for x in own]
+    for trial in own:
+        write_run(results, trial)
+    return replace(study_of(results, own), tuned=tuning)
+
+
+def test_what_tuning_moved_is_a_table_with_what_was_not_tuned(tmp_path):
+    text = tuning_section.tuning(tuned_report(tmp_path, TUNING)).text
+    assert "<h2>Tuning</h2>" in text and "Each model got 4 trials on each task" in text and HOSTILE not in text
+    assert "<td>+0.3</td><td>fit.learning_rate=0.02</td><td>1 of 4</td>" in text
+    assert "<td>+0</td><td>nothing: the default is best</td><td>0 of 4</td>" in text
+    assert "<td>–</td><td>nothing: no trial finished</td><td>4 of 4</td>" in text
+    assert "Not tuned, hence run with their defaults: tcn on parity." in text
+
+
+def test_a_suite_without_tuned_configurations_has_no_such_section(tmp_path):
+    assert tuning_section.tuning(tuned_report(tmp_path, None)) is None and tuning_figures.curves(None) is None
+
+
+def test_the_tuning_curve_is_the_expected_best_in_the_direction_of_the_metric_with_failures_as_worst():
+    figure = tuning_figures.curves(TUNING)
+    assert figure.get_suptitle() == "Tuning changes which model leads on validation on 1 of 1 task"
+    parity, adding = figure.axes
+    lines = [line.get_ydata() for line in parity.lines if len(line.get_ydata()) == 4]
+    assert any(
+        line == pytest.approx(expected_best([0.6, 0.5, 0.9, 0.5])) for line in lines
+    )  # the failure: worst of all
+    (errors,) = (line.get_ydata() for line in adding.lines if len(line.get_ydata()) == 4)
+    assert errors[0] == pytest.approx(0.2) and errors[-1] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(errors))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import tables
 from benchmarks.execution.plan import Plan
 from benchmarks.records import Result, Status, run_folder
 from benchmarks.trial import Trial
+from benchmarks.tuned import Tuning
 
 _GOOD = (Status.OK, Status.SKIPPED)
 
@@ -56,13 +59,13 @@ def closing_table(trials: list[Trial], results: Path) -> tuple[str, int]:
     return captured.get(), sum(n for status, n in counts.items() if status not in _GOOD)
 
 
-def show_plan(plan: Plan, results: Path) -> None:
-    """Prints what would run: trials by model and task, and the time and disk to expect."""
+def show_plan(plan: Plan, results: Path, alike: Sequence[tuple[Trial, Result]] = ()) -> None:
+    """Prints what would run: trials by model and task, and the time and disk to expect. alike: other trials to judge by."""
     console = Console()
     console.print(_counts(plan.to_run))
     states = {"done": len(plan.done), "missing": len(plan.missing), "stale": len(plan.stale), "torn": len(plan.torn)}
     console.print("Trials: " + ", ".join(f"{n} {state}" for state, n in states.items()))
-    known, bound = expected_seconds(plan)
+    known, bound = expected_seconds(replace(plan, done=[*plan.done, *alike]))
     if known:
         console.print(f"Time on one core: about {known:.0f} s, by earlier trials of these models and tasks")
     if bound:
@@ -72,6 +75,16 @@ def show_plan(plan: Plan, results: Path) -> None:
         console.print(f"Disk: about {sum(sizes) / len(sizes) * len(plan.to_run) / 1e6:.1f} MB")
     existing = next(folder for folder in (results, *results.resolve().parents) if folder.exists())
     console.print(f"Disk free: {shutil.disk_usage(existing).free / 1e9:.1f} GB")
+
+
+def show_tuning(tuning: Tuning) -> None:
+    """Prints what tuning moved, study by study, as measured on validation."""
+    table = Table("task", "model", "default", "tuned")
+    table.add_column("what was changed", overflow="fold")
+    for study in tuning.studies:
+        values = ("failed" if value is None else tables.number(value) for value in (study.default, study.tuned))
+        table.add_row(*map(Text, (*study.labels, *values, study.told)))
+    Console().print(table)
 
 
 def expected_seconds(plan: Plan) -> tuple[float, float]:

@@ -1,0 +1,250 @@
+"""Tuning with an equal budget: every model of a suite gets the same number of trials on each task, by the same sampler.
+
+A study, one model on one task, starts from the model's default configuration and asks Optuna's tree-structured Parzen
+estimator (Bergstra et al. 2011, NeurIPS; Akiba et al. 2019, arXiv 1907.10902) for the rest, over the search space that the
+model declares. Its trials are ordinary ones that end with validation. Optuna keeps nothing: a study is rebuilt from the run
+folders by asking with the same seed and telling what they hold, in order, a batch at a time, however many ran side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import typer
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from benchmarks import provenance
+from benchmarks.execution.lock import FolderInUse
+from benchmarks.execution.plan import Plan, plan, refusal
+from benchmarks.parameters import InvalidParameter
+from benchmarks.records import RERUN, Result, Status, read_result, run_folder
+from benchmarks.running import INFRASTRUCTURE, Options, Stopped, code_digests, prepare, supervise
+from benchmarks.seeding import seed_for
+from benchmarks.suite import Suite
+from benchmarks.tasks import registry as tasks
+from benchmarks.trial import Trial, check_buildable
+from benchmarks.tuned import Choice, Tuned, Tuning, read
+from models import registry
+from models.contract import Choice as OneOf
+from models.contract import LogRange
+
+BATCH = 4
+"""Trials of a study that are asked for before the next are told: few enough to learn from, enough to keep cores busy."""
+
+
+class Asked(NamedTuple):
+    """What is to be tuned. n_trials: of each model on each task. seed: of data, initial weights and batch order, for all."""
+
+    n_trials: int
+    seed: int
+    models: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    device: str = "auto"
+
+
+@dataclass
+class Study:
+    """One model on one task under way. default: its trial as the suite writes it; n_trials: the budget.
+
+    asked: every trial so far, the default first. values: of those told, the primary metric on validation, None for a failure.
+    """
+
+    suite: Suite
+    task: Choice
+    model: Choice
+    default: Trial
+    n_trials: int
+    asked: list[Trial] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.direction = tasks.task(self.default.task, self.default.task_parameters).metrics[0].direction
+        known = {**self.default.model_config, **{f"fit.{name}": value for name, value in self.default.fit.items()}}
+        space = registry.entry(self.model.name).search_space
+        self.start = {name: known[name] for name in space if name not in self.model.written}
+        self.space = {name: _distribution(self.title, name, space[name], self.start[name]) for name in self.start}
+        seed = seed_for("tuning", self.default.task, self.default.model, self.default.seed) % 2**32
+        self.search = optuna.create_study(
+            direction="maximize" if self.direction == "higher" else "minimize",
+            sampler=optuna.samplers.TPESampler(seed=seed),
+        )
+        self.search.enqueue_trial(self.start)
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name} on {self.task.name}"
+
+    def ask(self) -> list[Trial]:
+        """The next trials, at most a batch; as many as are left of the budget."""
+        batch = []
+        for _ in range(min(BATCH, self.n_trials - len(self.asked))):
+            drawn = self.search.ask(self.space).params
+            point = {name: self._readable(name, value) for name, value in drawn.items()}
+            changed = {name: value for name, value in point.items() if value != self.start[name]}
+            trial = self.suite.trial(self.task, self.model, self.default.device, changed)
+            batch.append(replace(trial, seed=self.default.seed, mode="tuning"))
+            self.changes.append(changed)
+        self.asked += batch
+        return batch
+
+    def _readable(self, name: str, value: Any) -> Any:
+        """A number drawn from a range with three digits, so that people can read it and other machines agree."""
+        drawn = isinstance(self.space[name], FloatDistribution) and value != self.start[name]
+        return float(f"{value:.3g}") if drawn else value
+
+    def tell(self, results: Iterable[Result]) -> None:
+        """The results of the last batch, in order. A failed trial counts as infinitely bad: the sampler keeps away from it."""
+        for result in results:
+            ok = result.status == Status.OK
+            value = float(f"{result.validation[result.primary or '']:.6g}") if ok else None
+            worst = -math.inf if self.direction == "higher" else math.inf
+            self.search.tell(len(self.values), worst if value is None else value)
+            self.values.append(value)
+
+    def outcome(self) -> Tuned:
+        """The best value on validation; of equal ones the first, so that a tie leaves the default."""
+        sign = 1 if self.direction == "higher" else -1
+        finished = [index for index, value in enumerate(self.values) if value is not None]
+        best = max(finished, key=lambda index: sign * (self.values[index] or 0.0), default=0)
+        return Tuned(
+            task=self.task.name,
+            task_settings=self.task.written,
+            model=self.model.name,
+            model_settings=self.model.written,
+            fields=tuple(self.space),
+            changed=self.changes[best],
+            default=self.values[0],
+            tuned=self.values[best],
+            values=tuple(self.values),
+        )
+
+
+def _distribution(study: str, name: str, space: OneOf | LogRange, default: Any) -> BaseDistribution:
+    """As the model declares it, and wide enough to hold the default, which is the first trial."""
+    if not isinstance(space, LogRange):
+        return CategoricalDistribution(space.values if default in space.values else (default, *space.values))
+    if not isinstance(default, float | int) or default <= 0:
+        raise InvalidParameter(
+            f"{study}: {name} is tuned on a logarithmic scale, which cannot hold its default {default!r}; "
+            "write a value for this model in the suite, and it is left alone"
+        )
+    return FloatDistribution(min(space.low, default), max(space.high, default), log=True)
+
+
+def studies(suite: Suite, asked: Asked) -> list[Study]:
+    """One for each model on each task that can do it and has something to tune. suite: loaded without tuned configurations.
+
+    Raises InvalidParameter or UnknownName where that cannot be, in one sentence.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if any(asked.seed in grid.seeds for grid in suite.grids):
+        raise InvalidParameter(f"seed: {suite.name} is evaluated with seed {asked.seed}; tune with one of your own")
+    found: dict[str, Study] = {}
+    for _, task, model in suite.cells(asked.models, asked.tasks):
+        key = repr((task, model))
+        default = replace(suite.trial(task, model, asked.device), seed=asked.seed, mode="tuning")
+        if key in found or refusal(default) is not None:
+            continue
+        study = Study(suite, task, model, default, asked.n_trials)
+        if study.space:
+            found[key] = study
+    if not found:
+        raise InvalidParameter(f"{suite.file}: none of these models has anything to tune on one of these tasks")
+    return list(found.values())
+
+
+def tune(under_way: Sequence[Study], options: Options) -> Tuning:
+    """Runs what is missing of a suite's studies, a batch of each at a time. Raises Stopped, DataMissing or InvalidParameter."""
+    prepare([study.default for study in under_way])
+    for study in under_way:
+        check_buildable(study.default)
+    while any(len(study.values) < study.n_trials for study in under_way):
+        batches = [study.ask() for study in under_way]
+        done = len(under_way[0].asked)
+        typer.echo(f"Trials up to {done} of {under_way[0].n_trials} of {len(under_way)} studies")
+        _run(unique(batches), options)
+        for study, batch in zip(under_way, batches, strict=True):
+            study.tell([_result(trial, options.results) for trial in batch])
+    return Tuning(
+        suite=under_way[0].suite.name,
+        trials=under_way[0].n_trials,
+        seed=under_way[0].default.seed,
+        sampler=f"TPE of optuna {version('optuna')}",
+        torch=version("torch"),
+        machine=_machine(under_way[0].default.device),
+        git_commit=provenance.git_commit(),
+        studies=tuple(study.outcome() for study in under_way),
+    )
+
+
+def unique(batches: Iterable[Iterable[Trial]]) -> list[Trial]:
+    """A point that is asked for again is a trial that has been run."""
+    return list({trial.id: trial for batch in batches for trial in batch}.values())
+
+
+def _run(trials: list[Trial], options: Options) -> None:
+    digests = code_digests(trials)
+    found = plan(trials, digests, options.results)
+    if not found.to_run:
+        return
+    try:
+        summary = supervise(trials, found, digests, options)
+    except FolderInUse as error:
+        raise Stopped(str(error), INFRASTRUCTURE) from error
+    if summary.stopped_by is not None:
+        raise Stopped(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
+
+
+def _result(trial: Trial, results: Path) -> Result:
+    """Raises Stopped for a trial that ended for a reason which says nothing of the model."""
+    result = read_result(run_folder(results, trial.id))
+    if result is None or result.status in RERUN:
+        reason = "no result" if result is None else f"{result.status}: {result.reason}"
+        raise Stopped(f"{trial.title} ({trial.id}): {reason}; the same command tries again", INFRASTRUCTURE)
+    return result
+
+
+def remaining(
+    suite: Suite, under_way: Sequence[Study], options: Options
+) -> tuple[Plan, Path, list[tuple[Trial, Result]]]:
+    """For `show_plan`: what is done and what is left; where; and the suite's own trials that say how long one takes.
+
+    Which points are left is not known before others are told: each study's default stands for them.
+    """
+    prepare([study.default for study in under_way])
+    found = Plan([], [], [], [])
+    for study in under_way:
+        while len(study.values) < study.n_trials:
+            batch = study.ask()
+            known = plan(batch, code_digests(batch), options.results)
+            found.done.extend(known.done)
+            if known.to_run:
+                found.missing.extend([study.default] * (study.n_trials - len(study.values) - len(known.done)))
+                break
+            study.tell(result for _, result in known.done)
+    evaluated = suite.trials(device=under_way[0].default.device)
+    return found, options.results, plan(evaluated, code_digests(evaluated), options.results).done
+
+
+def refuse_to_lose(path: Path, under_way: Sequence[Study]) -> None:
+    """Raises InvalidParameter where writing ``path`` would lose what was tuned for other models or tasks."""
+    if not path.exists():
+        return
+    for kept in read(path).studies:
+        if not any(kept.is_of(study.task, study.model) for study in under_way):
+            raise InvalidParameter(
+                f"{path} holds what was tuned for {kept.model} on {kept.task}, which this command leaves out; give another "
+                "file with --output, or tune the whole suite"
+            )
+
+
+def _machine(device: str) -> str:
+    found = provenance.environment()
+    return str(found["gpu"] if device == "cuda" else found["processor"])

@@ -1,0 +1,51 @@
+"""What the report says of tuning: what it moved, what it cost, and what was not tuned."""
+
+from __future__ import annotations
+
+from benchmarks.execution.plan import refusal
+from benchmarks.report_sections import Html, Study, paragraphs, table
+from benchmarks.tuned import Tuned, Tuning
+from models import registry as models
+
+
+def tuning(study: Study) -> Html | None:
+    """The section with its heading; None for a suite without tuned configurations."""
+    found = study.tuned
+    if found is None:
+        return None
+    columns = ("task", "model", "default", "tuned", "change", "what was changed", "trials that failed")
+    body = table(columns, [_row(each) for each in found.studies])
+    return Html("<h2>Tuning</h2>" + paragraphs([_told(found)]).text + body.text + paragraphs(_reading(study)).text)
+
+
+def _row(each: Tuned) -> tuple[object, ...]:
+    known = each.default is not None and each.tuned is not None
+    change = f"{each.tuned - each.default:+.3g}" if known else "–"  # type: ignore[operator]
+    failed = f"{each.values.count(None)} of {len(each.values)}"
+    return (*each.labels, each.default, each.tuned, change, each.told, failed)
+
+
+def _told(found: Tuning) -> str:
+    commit = f" at commit {found.git_commit}" if found.git_commit else ""
+    return (
+        f"Each model got {found.trials} trials on each task, its default configuration first, by {found.sampler} over the "
+        f"search space that the model declares, with seed {found.seed}, on validation alone{commit}; torch {found.torch}, "
+        f"{found.machine}."
+    )
+
+
+def _reading(study: Study) -> list[str]:
+    """How to read the table, and which models run with their defaults because nobody tuned them."""
+    lines = [
+        "Values are of the primary metric on validation. The tuned one is the best of many and so flattered by chance, the "
+        "more the noisier the task; whether tuning helped is for the test scores to say."
+    ]
+    tuned: dict[str, bool] = {}
+    for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):
+        if models.entry(trial.model).search_space and refusal(trial) is None:
+            cell = f"{model.replace(' tuned', '')} on {task}"
+            tuned[cell] = tuned.get(cell, False) or bool(trial.tuned)
+    untuned = [cell for cell, is_tuned in tuned.items() if not is_tuned]
+    if untuned:
+        lines.append(f"Not tuned, hence run with their defaults: {', '.join(untuned)}.")
+    return lines
