@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from benchmarks import records, tables
+from benchmarks import cost_tables, records, tables
 from benchmarks.trial import Trial
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def open_study(results: Path | str, suite: str) -> Study:
         raise FileNotFoundError(f"{path} is not there; run `rnnbench report {suite}` once")
     content = json.loads(path.read_text())
     trials = TypeAdapter(list[Trial]).validate_python(content.pop("trials"))
-    frame = tables.frame(Path(results), trials)
-    return Study(**content, results=Path(results), trials=trials, frame=frame, matrix=tables.matrix(frame))
+    frame, timed = tables.frame(Path(results), trials), cost_tables.runs(Path(results), trials)
+    judged = [trial for trial in trials if trial.mode != "timing"]
+    return Study(**content, results=Path(results), trials=judged, frame=frame, matrix=tables.matrix(frame), timed=timed)
 
 
 def _execute(scratch: Path, results: Path, suite: str) -> Path:

@@ -127,13 +127,24 @@ def _supervise(
     for trial, reason in found.torn:
         typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
     try:
+        timed: list[tuple[Trial, Result]] = []
         with Progress(len(found.to_run)) as progress:
 
             def note(trial: Trial, result: Result) -> None:
-                tracker.submit(trial, result)
+                if trial.mode == "timing":
+                    timed.append((trial, result))  # MLflow waits until nothing is measured any more
+                else:
+                    tracker.submit(trial, result)
                 progress.advance(trial, result)
 
-            return supervisor.run(trials, digests, options.results, options.workers, note, tracker.submit)
+            def finish_logging() -> None:
+                _warn(tracker.close())
+
+            report = (note, tracker.submit, finish_logging)
+            run = supervisor.run(trials, digests, options.results, options.workers, *report)
+        for trial, result in timed:
+            tracker.submit(trial, result)
+        return run
     except supervisor.StorageError as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
 

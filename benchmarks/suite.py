@@ -16,13 +16,15 @@ from typing import Any
 import yaml
 
 from benchmarks.parameters import InvalidParameter
-from benchmarks.trial import Overrides, Trial, specify
+from benchmarks.trial import Mode, Overrides, Trial, specify
 from models.names import UnknownName
 
 FOLDER = Path(__file__).parent / "suites"
 
 RESERVED = frozenset({"runs", "by-hand", "quarantine", "mlartifacts", "mlruns"})
 """Names of folders in results/ that are no suite's."""
+GRID_MODES: tuple[Mode, ...] = ("quality", "timing")
+"""What a grid may be for."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every model on every task with every seed."""
+    """Every model on every task with every seed. mode: what its trials are for; timing: how they measure, where that is
+    cost."""
 
     models: tuple[Choice, ...]
     tasks: tuple[Choice, ...]
     seeds: tuple[int, ...]
+    mode: Mode = "quality"
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,17 +87,17 @@ class Suite:
                     for model in grid.models:
                         if model.name not in (models or [model.name]) or task.name not in (tasks or [task.name]):
                             continue
-                        first = self._trial(task, model, device)
+                        first = self._trial(grid, task, model, device)
                         for seed in grid.seeds if seeds is None else range(seeds):
                             trial = replace(first, seed=seed)
                             found.setdefault(trial.id, trial)
         return list(found.values())
 
-    def _trial(self, task: Choice, model: Choice, device: str) -> Trial:
+    def _trial(self, grid: Grid, task: Choice, model: Choice, device: str) -> Trial:
         """The trial with seed 0; the others differ in the seed alone, and checking the rest takes milliseconds."""
         fit = {**self.fit, **task.fit, **model.fit}
-        overrides = Overrides(task_parameters=task.settings, model_config=model.settings, fit=fit)
-        return specify(task.name, model.name, 0, self.parameter_budget, device, overrides)
+        overrides = Overrides(task_parameters=task.settings, model_config=model.settings, fit=fit, timing=grid.timing)
+        return specify(task.name, model.name, 0, self.parameter_budget, device, overrides, grid.mode)
 
     def _refuse_unknown(self, kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:
         if wanted is not None and not wanted:
@@ -182,13 +187,18 @@ def _expected(text: str) -> str:
 
 def _grid(where: str, written: object, seeds: tuple[int, ...]) -> Grid:
     content = _mapping(where, written)
-    _check_keys(where, content, ("models", "tasks", "seeds"), required=("models", "tasks"))
+    _check_keys(where, content, ("models", "tasks", "seeds", "mode", "timing"), required=("models", "tasks"))
+    mode = content.get("mode", "quality")
+    if mode not in GRID_MODES:
+        raise UnknownName(f"mode of {where}", str(mode), GRID_MODES)
     models = _list(f"{where}.models", content["models"])
     tasks = _list(f"{where}.tasks", content["tasks"])
     return Grid(
         models=tuple(_choice(f"{where}.models[{number}]", model, "config") for number, model in enumerate(models)),
         tasks=tuple(_choice(f"{where}.tasks[{number}]", task, "parameters") for number, task in enumerate(tasks)),
         seeds=_seeds(f"{where}.seeds", content["seeds"]) if "seeds" in content else seeds,
+        mode=mode,
+        timing=_mapping(f"{where}.timing", content.get("timing", {})),
     )
 
 
