@@ -81,7 +81,9 @@ def scaling(result: Result) -> Drawing | None:
     if not cost.sweep:
         return None
     name = str(result.spec["model"])
-    rows = pd.DataFrame([asdict(row) for row in cost.sweep]).assign(model=name, task=result.spec["task"], n=1)
+    rows = pd.DataFrame([asdict(row) for row in cost.sweep], dtype=float).assign(
+        model=name, task=result.spec["task"], n=1
+    )
     return scalings(rows.assign(family=models.entry(name).family, machine=""))
 
 
