@@ -6,8 +6,6 @@ import os
 import platform
 from pathlib import Path
 
-import torch
-
 
 def processor() -> str:
     """The processor's name, as the system gives it."""
@@ -18,6 +16,8 @@ def processor() -> str:
 
 def fingerprint(device: str, threads: int) -> dict[str, str | int]:
     """processor, cores, gpu ("" for trials on the CPU), torch (its version), threads: part of a timing trial's id."""
+    import torch  # which asking for the processor need not wait for
+
     return {
         "processor": processor(),
         "cores": os.cpu_count() or 1,
