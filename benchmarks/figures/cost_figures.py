@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.comparison import pareto_front
 from benchmarks.cost_tables import SWEPT, exponents, peak_mb
@@ -110,8 +111,8 @@ def _look_of(result: Result) -> Style:
 PANELS = {
     "training_step_s": "training step (s)",
     "inference_s": "inference (s)",
-    "training_bytes": "peak memory of a training step (bytes added)",
-    "inference_bytes": "peak memory of inference (bytes added)",
+    "training_bytes": "peak memory, training (bytes added)",
+    "inference_bytes": "peak memory, inference (bytes added)",
 }
 
 
@@ -244,6 +245,7 @@ def _front(ax: Axes, cell: pd.DataFrame, price: str, look: dict[str, Style]) -> 
             markerfacecolor=style.colour if row["front"] else "white",
         )
         ends[row["model"]] = (row["x"], row["mean"])
+    ax.xaxis.set_minor_formatter(NullFormatter())  # beside powers of ten there is no room for more
     ax.margins(x=0.06)
     label_right(ax, ends, look)
     ax.set_ylabel(f"{first['metric']} ({first['unit']}), {first['direction']} is better", fontsize=SMALL)
