@@ -142,7 +142,7 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
             values = cell[name].astype(float).dropna()
             row |= {name: values.median(), f"{name}_low": values.min(), f"{name}_high": values.max()}
         row |= {name: cell[name].iloc[0] for name in (*COUNTED, "training_flops")}
-        said = [line.split(":")[0] for noise in cell["noise"] for line in dict.fromkeys(noise)]
+        said = [what for noise in cell["noise"] for what in dict.fromkeys(line.split(":")[0] for line in noise)]
         row["noise"] = tuple(f"{what} ({said.count(what)} of {len(cell)})" for what in dict.fromkeys(said))
         rows.append(row)
     ranges = [column for name in TIMED for column in (name, f"{name}_low", f"{name}_high")]
