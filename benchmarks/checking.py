@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_typ
 import torch
 from torch import Tensor
 
+from benchmarks.example_batch import random_batch
 from benchmarks.seeding import torch_generator
 from models import registry
 from models.contract import Choice, Fit, ModelEntry, Predictor, SelfFitting, State
@@ -27,7 +28,6 @@ from models.sequences import (
     Real,
     RealInput,
     SequenceBatch,
-    Step,
     TargetSpec,
     TokenInput,
     Transcript,
@@ -175,26 +175,7 @@ def example_batch(kind: Kind, dtype: torch.dtype, generator: torch.Generator) ->
     """Random sequences of unequal length under the specs, targets random too."""
     lengths = torch.randint(2, N_STEPS + 1, (N_SEQUENCES,), generator=generator)
     lengths[0] = N_STEPS
-    valid = valid_steps(lengths, N_STEPS)
-    shape = (N_SEQUENCES, N_STEPS)
-    if isinstance(kind.inputs, RealInput):
-        values = torch.randn(*shape, kind.inputs.channels, generator=generator)
-        frames = isinstance(kind.target, Binary) and kind.target.future  # then the inputs are yes/no too
-        inputs = (values > 0 if frames else values).to(dtype) * valid[..., None]
-    else:
-        inputs = torch.randint(kind.inputs.vocabulary, shape, generator=generator) * valid
-    scored = valid if kind.target.scope == "step" else last_steps(lengths, N_STEPS)
-    if isinstance(kind.target, Transcript):
-        symbols = torch.randint(1, kind.target.n + 1, (N_SEQUENCES, 2), generator=generator)
-        return SequenceBatch(inputs, symbols, lengths, scored, torch.full((N_SEQUENCES,), 2).clamp(max=lengths))
-    if isinstance(kind.target, Classes):
-        targets = torch.randint(kind.target.n, shape, generator=generator)
-    elif isinstance(kind.target, Actions):
-        actions = torch.randint(kind.target.n, (*shape, 1), generator=generator).to(dtype)
-        targets = torch.cat([actions, torch.randn(*shape, len(Step) - 1, generator=generator).to(dtype)], dim=-1)
-    else:
-        targets = torch.randint(2, (*shape, kind.target.n), generator=generator).to(dtype)
-    return SequenceBatch(inputs, targets, lengths, scored)
+    return random_batch(kind.inputs, kind.target, lengths, dtype, generator)
 
 
 def _subject(entry: ModelEntry, kind: Kind, dtype: torch.dtype) -> Subject:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 
+from benchmarks.machine import processor
+
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ("result.json", "metrics.jsonl")
 OUTCOMES = ("report.html", "suite.json", "mlflow.json")
@@ -84,6 +86,7 @@ class Run:
 
     def _surroundings(self) -> Iterator[object]:
         console = Console()
+        yield os.cpu_count(), processor()  # timing trials are about one machine
         yield from (
             self.device,
             os.environ.get("CUDA_VISIBLE_DEVICES"),

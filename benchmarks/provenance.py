@@ -14,12 +14,19 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import processor
 from benchmarks.tasks import registry as tasks
 from models import registry as models
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = {"quality": "trial.ipynb", "tuning": "tuning.ipynb"}
+NOTEBOOKS = {"quality": "trial.ipynb", "tuning": "tuning.ipynb", "timing": "profile.ipynb"}
 """What a trial of each mode executes."""
+MADE_BY = {
+    "quality": ("experiment",),
+    "tuning": ("experiment",),
+    "timing": ("cost", "timing", "noise", "flops", "profiling", "example_batch"),
+}
+"""The modules of `benchmarks` that each notebook walks through: they import all models and tasks, and count by themselves."""
 SHARED_CODE = ("benchmarks.fitting", "benchmarks.evaluation", "benchmarks.metrics", "models.sizing", "models.predictor")
 PACKAGES = (
     "torch",
@@ -48,7 +55,8 @@ def code_digest(task: str, model: str, mode: str = "quality") -> str:
     reached: set[str] = set()
     for root in roots:
         _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
-    digest = hashlib.sha256(notebook(mode).read_bytes() + _source("benchmarks.experiment").read_bytes())
+    made_by = b"".join(_source(f"benchmarks.{name}").read_bytes() for name in MADE_BY[mode])
+    digest = hashlib.sha256(notebook(mode).read_bytes() + made_by)
     for name in sorted(reached):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
     return digest.hexdigest()
@@ -104,7 +112,7 @@ def environment() -> dict[str, str | int | bool | None]:
         **packages,
         "git_commit": git_commit(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -125,9 +133,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 
 SCHEMA = 1
@@ -66,7 +67,8 @@ class Result:
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
     the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
     to train; None where there is no environment.
-    timing_valid: false wherever other work may have shared the machine. curve_digest: sha256 of metrics.jsonl.
+    timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.
+    curve_digest: sha256 of metrics.jsonl.
     """
 
     trial_id: str
@@ -100,6 +102,7 @@ class Result:
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False
+    cost: Cost | None = None
     data_digest: str | None = None
     curve_digest: str | None = None
 

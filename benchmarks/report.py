@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from benchmarks import records, tables
+from benchmarks import cost_tables, records, tables
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuning
 
@@ -86,8 +86,10 @@ def open_study(results: Path | str, suite: str) -> Study:
     content = json.loads(path.read_text())
     trials = TypeAdapter(list[Trial]).validate_python(content.pop("trials"))
     tuned = TypeAdapter(Tuning | None).validate_python(content.pop("tuned"))
-    frame = tables.frame(Path(results), trials)
-    return Study(**content, results=Path(results), trials=trials, frame=frame, matrix=tables.matrix(frame), tuned=tuned)
+    frame, timed = tables.frame(Path(results), trials), cost_tables.runs(Path(results), trials)
+    judged = [trial for trial in trials if trial.mode != "timing"]
+    made = {"results": Path(results), "trials": judged, "frame": frame, "matrix": tables.matrix(frame)}
+    return Study(**content, **made, tuned=tuned, timed=timed)
 
 
 def _execute(scratch: Path, results: Path, suite: str) -> Path:

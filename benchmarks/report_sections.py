@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import overall, records, tables
+from benchmarks import cost_tables, overall, records, tables
 from benchmarks.figures.drawing import Style, seeds_text, styles
 from benchmarks.overall import Field
 from benchmarks.records import Status
@@ -28,7 +28,7 @@ from models import registry as models
 
 @dataclass(frozen=True)
 class Study:
-    """A suite and what its run folders hold."""
+    """A suite and what its run folders hold. trials, frame, matrix: of quality; timed: one row per timing trial."""
 
     name: str
     description: str
@@ -39,6 +39,11 @@ class Study:
     frame: pd.DataFrame
     matrix: pd.DataFrame
     tuned: Tuning | None = None
+    timed: pd.DataFrame = field(default_factory=lambda: cost_tables.runs(Path(), []))
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        return cost_tables.costs(self.timed)
 
     @cached_property
     def field(self) -> Field:

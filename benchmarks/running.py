@@ -104,7 +104,7 @@ def _execute(
 
     try:
         if found.to_run:
-            return supervise(trials, found, digests, options, tracker.submit)
+            return supervise(trials, found, digests, options, tracker.submit, lambda: _warn(tracker.close()))
         if not all(tracker.is_logged(trial) for trial, _ in found.done):
             with locked(options.results):
                 for trial, result in found.done:
@@ -123,8 +123,10 @@ def supervise(
     digests: dict[str, str],
     options: Options,
     submit: Callable[[Trial, Result], None] = lambda trial, result: None,
+    before_timing: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Runs what is left under a progress bar; failures are printed as they come. submit: told of every trial's result.
+    before_timing: called when only timing trials are left, to bring work to an end that would disturb them.
 
     Raises Stopped where the folder cannot be written, FolderInUse where another run writes it.
     """
@@ -134,13 +136,21 @@ def supervise(
     for trial, reason in found.torn:
         typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
     try:
+        timed: list[tuple[Trial, Result]] = []
         with Progress(len(found.to_run)) as progress:
 
             def note(trial: Trial, result: Result) -> None:
-                submit(trial, result)
+                if trial.mode == "timing":
+                    timed.append((trial, result))  # MLflow waits until nothing is measured any more
+                else:
+                    submit(trial, result)
                 progress.advance(trial, result)
 
-            return supervisor.run(trials, digests, options.results, options.workers, note, submit)
+            report = (note, submit, before_timing)
+            run = supervisor.run(trials, digests, options.results, options.workers, *report)
+        for trial, result in timed:
+            submit(trial, result)
+        return run
     except supervisor.StorageError as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks import tuned
 from benchmarks.parameters import InvalidParameter
-from benchmarks.trial import Overrides, Trial, specify
+from benchmarks.trial import Mode, Overrides, Trial, specify
 from benchmarks.tuned import Choice, Tuning
 from models.names import UnknownName
 
@@ -25,16 +25,21 @@ FOLDER = Path(__file__).parent / "suites"
 
 RESERVED = frozenset({"runs", "by-hand", "quarantine", "mlartifacts", "mlruns"})
 """Names of folders in results/ that are no suite's."""
+GRID_MODES: tuple[Mode, ...] = ("quality", "timing")
+"""What a grid may be for."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every model on every task with every seed. tuned: with the tuned configurations."""
+    """Every model on every task with every seed. tuned: with the tuned configurations. mode: what its trials are for; timing:
+    how they measure, where that is cost."""
 
     models: tuple[Choice, ...]
     tasks: tuple[Choice, ...]
     seeds: tuple[int, ...]
     tuned: bool = False
+    mode: Mode = "quality"
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,9 @@ class Suite:
         with _located(self.file):
             for grid, task, model in cells:
                 # Its seed is 0; the others differ in the seed alone, and checking the rest takes milliseconds.
-                first = self.trial(task, model, device)
+                first = self.trial(grid, task, model, device)
                 if grid.tuned:
-                    first = self._tuned_trial(task, model, device) or first
+                    first = self._tuned_trial(grid, task, model, device) or first
                 for seed in grid.seeds if seeds is None else range(seeds):
                     trial = replace(first, seed=seed)
                     found.setdefault(trial.id, trial)
@@ -97,7 +102,9 @@ class Suite:
             if model.name in (models or [model.name]) and task.name in (tasks or [task.name])
         ]
 
-    def trial(self, task: Choice, model: Choice, device: str, changed: Mapping[str, Any] | None = None) -> Trial:
+    def trial(
+        self, grid: Grid, task: Choice, model: Choice, device: str, changed: Mapping[str, Any] | None = None
+    ) -> Trial:
         """The trial with seed 0. changed: what tuning sets, named as in a search space; it goes before what the suite writes
         for all models, and behind what it writes for this one."""
         fit = {name.removeprefix("fit."): x for name, x in (changed or {}).items() if name.startswith("fit.")}
@@ -106,17 +113,18 @@ class Suite:
             task_parameters=task.settings,
             model_config={**config, **model.settings},
             fit={**self.fit, **task.fit, **fit, **model.fit},
+            timing=grid.timing,
         )
-        return specify(task.name, model.name, 0, self.parameter_budget, device, overrides)
+        return specify(task.name, model.name, 0, self.parameter_budget, device, overrides, grid.mode)
 
-    def _tuned_trial(self, task: Choice, model: Choice, device: str) -> Trial | None:
+    def _tuned_trial(self, grid: Grid, task: Choice, model: Choice, device: str) -> Trial | None:
         """None where the model was not tuned for the task."""
         assert self.tuned is not None
         study = self.tuned.find(task, model)
         if study is None:
             return None
         with _located(str(self.tuned_file)):
-            trial = self.trial(task, model, device, study.changed)
+            trial = self.trial(grid, task, model, device, study.changed)
         return replace(trial, tuned=dict.fromkeys(study.fields, self.tuned.trials))
 
     def _refuse_unknown(self, kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:
@@ -212,7 +220,11 @@ def _expected(text: str) -> str:
 
 def _grid(where: str, written: object, seeds: tuple[int, ...], tuned: bool) -> Grid:
     content = _mapping(where, written)
-    _check_keys(where, content, ("models", "tasks", "seeds", "tuned"), required=("models", "tasks"))
+    known = ("models", "tasks", "seeds", "tuned", "mode", "timing")
+    _check_keys(where, content, known, required=("models", "tasks"))
+    mode = content.get("mode", "quality")
+    if mode not in GRID_MODES:
+        raise UnknownName(f"mode of {where}", str(mode), GRID_MODES)
     models = _list(f"{where}.models", content["models"])
     tasks = _list(f"{where}.tasks", content["tasks"])
     return Grid(
@@ -220,6 +232,8 @@ def _grid(where: str, written: object, seeds: tuple[int, ...], tuned: bool) -> G
         tasks=tuple(_choice(f"{where}.tasks[{number}]", task, "parameters") for number, task in enumerate(tasks)),
         seeds=_seeds(f"{where}.seeds", content["seeds"]) if "seeds" in content else seeds,
         tuned=_flag(f"{where}.tuned", content.get("tuned", tuned)),
+        mode=mode,
+        timing=_mapping(f"{where}.timing", content.get("timing", {})),
     )
 
 

@@ -37,7 +37,7 @@ CAPTION = (
 
 
 def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
-    """One row per trial, in the order of ``trials``.
+    """One row per trial, in the order of ``trials``, but for timing trials, which have a table of their own (`cost_tables`).
 
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
@@ -46,6 +46,7 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
     peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value),
     trained_length. Numbers that a trial did not get to are nan or None.
     """
+    trials = [trial for trial in trials if trial.mode != "timing"]
     digests: dict[tuple[str, str, str], str] = {}
     described: dict[str, dict[str, Any]] = {}
     rows = []

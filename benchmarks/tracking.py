@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import records, tables
 from benchmarks.records import Result, Status
+from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 from models import registry as models
 
@@ -156,9 +157,9 @@ class Store:
     def _parent(self, trial: Trial, start: int) -> str:
         cell = _cell(trial)
         if cell not in self.parents:
-            tags = {"kind": "model on task", "cell": cell, "task": trial.task, "model": trial.model}
+            tags = {"kind": "model on task", "cell": cell, "task": trial.task, "model": trial.model, "mode": trial.mode}
             tags |= {"family": models.entry(trial.model).family, "group": tables.describe_task(trial)["group"]}
-            name = f"{trial.model} on {trial.task}"
+            name = f"{trial.model} on {trial.task}" + (", timing" if trial.mode == "timing" else "")
             run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=name)
             self.parents[cell] = run.info.run_id
         return self.parents[cell]
@@ -167,6 +168,7 @@ class Store:
         """Writes mean, interval, n and failures over the seeds in ``trials`` to each parent run."""
         from mlflow.entities import Metric, RunTag
 
+        trials = [trial for trial in trials if trial.mode != "timing"]  # whose numbers are in each run
         cells = {label: _cell(trial) for trial, label in zip(trials, tables.labels(trials), strict=True)}
         matrix = tables.matrix(tables.frame(self.results, trials))
         now = int(time.time() * 1000)
@@ -202,7 +204,7 @@ def _tags(trial: Trial, result: Result, folder: Path) -> dict[str, str]:
         **{"trial_id": trial.id, "task": trial.task, "model": trial.model, "seed": str(trial.seed)},
         **{"family": models.entry(trial.model).family, "status": str(result.status), "device": trial.device},
         **{"reason": (result.reason or "")[:4000], "git_commit": commit or "unknown"},
-        "group": tables.describe_task(trial)["group"],
+        **{"group": tables.describe_task(trial)["group"], "mode": trial.mode},
     }
 
 
@@ -231,8 +233,20 @@ def _metrics(result: Result) -> dict[str, float]:
     named["primary"] = result.test.get(result.primary) if result.primary else None
     if result.seconds:
         named["seconds_total"] = sum(result.seconds.values())
+    if result.cost is not None:
+        named |= _cost_metrics(result.cost)
     named |= {_MEMORY[name]: float(value) / 1e6 for name, value in result.memory.items() if name in _MEMORY}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
+
+
+def _cost_metrics(cost: Cost) -> dict[str, float | None]:
+    timed = {"training_step": cost.training_step, "streaming_step": cost.streaming_step, "evaluation": cost.evaluation}
+    named: dict[str, float | None] = {"training_flops": cost.training_flops, "matrix_share": cost.matrix_share}
+    for name, repeated in timed.items():
+        if repeated is not None:
+            named |= {f"{name}_s": repeated.median_s, f"{name}_p90_s": repeated.p90_s, f"{name}_p99_s": repeated.p99_s}
+    named |= {"sequences_per_s": cost.sequences_per_s, "steps_per_s": cost.steps_per_s}
+    return named | {"inference_memory_mb": float(cost.inference_memory["increment_bytes"]) / 1e6}
 
 
 def _parameters(trial: Trial, result: Result) -> Mapping[str, object]:
@@ -243,6 +257,7 @@ def _parameters(trial: Trial, result: Result) -> Mapping[str, object]:
         **{f"task.{name}": value for name, value in trial.task_parameters.items()},
         **{f"model.{name}": value for name, value in (result.model_config or trial.model_config).items()},
         **{f"fit.{name}": value for name, value in trial.fit.items()},
+        **{f"machine.{name}": value for name, value in trial.machine.items()},
     }
 
 

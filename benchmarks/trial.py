@@ -1,7 +1,8 @@
 """A trial's complete specification, and the id that follows from it.
 
 Two trials with the same id are the same experiment: the id is a hash over the task with its parameters, the model with its
-full configuration, the fitting configuration, the parameter budget, the seed, the mode and the device class.
+full configuration, the fitting configuration, the parameter budget, the seed, the mode and the device class; of a trial that
+measures cost also over how it measures, and the machine.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.fitting import FitConfig
+from benchmarks.machine import fingerprint
 from benchmarks.parameters import InvalidParameter, configure
 from benchmarks.tasks.registry import task as build_task
+from benchmarks.timing import TimingConfig
 from models import registry
 from models.contract import Fit
 from models.names import UnknownName
@@ -33,8 +36,9 @@ class Trial:
 
     parameter_budget: backbone parameters that a model with a width is sized to; None: its configuration's own width.
     seed: chooses the data draw, the initial weights and the batch order. mode: quality judges on test; tuning stops at
-    validation; timing measures cost. tuned: field of the model's configuration, or "fit.FIELD" → tuning trials that went into
-    choosing its value; empty where nothing was tuned.
+    validation; timing measures cost, its seed being the number of the process. tuned: field of the model's configuration, or
+    "fit.FIELD" → tuning trials that went into choosing its value; empty where nothing was tuned. timing: how it measures, and
+    machine: where, see `benchmarks.machine`; both are empty for the other modes.
     """
 
     task: str
@@ -47,15 +51,22 @@ class Trial:
     device: Device = "cpu"
     mode: Mode = "quality"
     tuned: Mapping[str, int] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        specification = asdict(self)
+        if self.mode != "timing":
+            del specification["timing"], specification["machine"]
+        canonical = json.dumps(specification, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
+        if self.mode == "timing":
+            return f"{self.model} on {self.task}, timing, process {self.seed}"
         return f"{self.model} on {self.task}, seed {self.seed}"
 
 
@@ -66,6 +77,7 @@ class Overrides:
     task_parameters: Mapping[str, Any] = field(default_factory=dict)
     model_config: Mapping[str, Any] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
 
 def specify(
@@ -88,6 +100,10 @@ def specify(
         raise InvalidParameter(f"seed: expected an integer of at least 0, got {seed!r}")
     if parameter_budget is not None and (type(parameter_budget) is not int or parameter_budget < 1):
         raise InvalidParameter(f"parameter_budget: expected a positive integer, got {parameter_budget!r}")
+    if mode != "timing" and given.timing:
+        raise InvalidParameter(f"timing: only a trial with the mode timing measures; this one has the mode {mode}")
+    timing = configure("timing", TimingConfig(), given.timing)
+    chosen = resolve_device(device)
     return Trial(
         task=task,
         task_parameters=_plain(built),
@@ -96,9 +112,11 @@ def specify(
         fit=_plain(fit),
         parameter_budget=parameter_budget if entry.width else None,
         seed=seed,
-        device=resolve_device(device),
+        device=chosen,
         mode=mode,
         tuned=dict(tuned or {}),
+        timing=_plain(timing) if mode == "timing" else {},
+        machine=fingerprint(chosen, timing.threads) if mode == "timing" else {},
     )
 
 

@@ -26,7 +26,7 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.records import RERUN, Result, Status, read_result, run_folder
 from benchmarks.running import INFRASTRUCTURE, Options, Stopped, code_digests, prepare, supervise
 from benchmarks.seeding import seed_for
-from benchmarks.suite import Suite
+from benchmarks.suite import Grid, Suite
 from benchmarks.tasks import registry as tasks
 from benchmarks.trial import Trial, check_buildable
 from benchmarks.tuned import Choice, Tuned, Tuning, read
@@ -56,6 +56,7 @@ class Study:
     """
 
     suite: Suite
+    grid: Grid
     task: Choice
     model: Choice
     default: Trial
@@ -88,7 +89,7 @@ class Study:
             drawn = self.search.ask(self.space).params
             point = {name: self._readable(name, value) for name, value in drawn.items()}
             changed = {name: value for name, value in point.items() if value != self.start[name]}
-            trial = self.suite.trial(self.task, self.model, self.default.device, changed)
+            trial = self.suite.trial(self.grid, self.task, self.model, self.default.device, changed)
             batch.append(replace(trial, seed=self.default.seed, mode="tuning"))
             self.changes.append(changed)
         self.asked += batch
@@ -147,12 +148,14 @@ def studies(suite: Suite, asked: Asked) -> list[Study]:
     if any(asked.seed in grid.seeds for grid in suite.grids):
         raise InvalidParameter(f"seed: {suite.name} is evaluated with seed {asked.seed}; tune with one of your own")
     found: dict[str, Study] = {}
-    for _, task, model in suite.cells(asked.models, asked.tasks):
+    for grid, task, model in suite.cells(asked.models, asked.tasks):
+        if grid.mode != "quality":
+            continue
         key = repr((task, model))
-        default = replace(suite.trial(task, model, asked.device), seed=asked.seed, mode="tuning")
+        default = replace(suite.trial(grid, task, model, asked.device), seed=asked.seed, mode="tuning")
         if key in found or refusal(default) is not None:
             continue
-        study = Study(suite, task, model, default, asked.n_trials)
+        study = Study(suite, grid, task, model, default, asked.n_trials)
         if study.space:
             found[key] = study
     if not found:

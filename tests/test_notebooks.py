@@ -18,6 +18,7 @@ SMALL = {
     "start_here": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
     "tasks": {"groups": ["diagnostic", "forecasting"]},
     "your_data": {"minutes": 2, "models": ["gru", "floor"], "file": "FOLDER/machines.csv", "results": "FOLDER/results"},
+    "profile": {"task_parameters": {"length": 10}, "timing": {"n_repeats": 3, "n_streamed": 5, "lengths": [16, 32]}},
     "trial": {"task_parameters": {"length": 10}, "fit": {"n_steps": 20, "evaluate_every": 10}},
 }
 NEEDED = {"generation": ("tinyshakespeare", "poly_music_tcn", "fsdd")}

@@ -192,6 +192,21 @@ def test_any_key_that_is_not_known_is_refused(tmp_path_factory: pytest.TempPathF
         load(path)
 
 
+def test_a_timing_grid_measures_and_its_settings_are_checked(tmp_path: Path) -> None:
+    grid = {"mode": "timing", "models": ["lstm"], "tasks": ["adding"], "seeds": 3, "timing": {"lengths": [8, 16]}}
+    trials = load(write(tmp_path, PLAIN | {"grids": [grid]})).trials(device="cpu")
+    assert [(trial.mode, trial.seed, trial.timing["lengths"]) for trial in trials] == [
+        ("timing", n, [8, 16]) for n in range(3)
+    ]
+    for wrong, message in (
+        ({"mode": "timings"}, "did you mean 'timing'"),
+        ({"timing": {"n_repeat": 3}}, "n_repeat"),
+        ({"mode": "quality"}, "only a trial with the mode timing measures"),
+    ):
+        with pytest.raises((UnknownName, InvalidParameter), match=message):
+            load(write(tmp_path, PLAIN | {"grids": [grid | wrong]}))
+
+
 @pytest.mark.parametrize("name", Suite.names())
 def test_a_suite_that_comes_with_the_project_is_valid_and_named_as_its_file(name: str) -> None:
     suite = load(name)
@@ -211,6 +226,6 @@ def test_smoke_holds_every_model_of_the_default_suite_and_every_field_that_needs
 def test_the_published_suites_give_every_model_every_task_and_the_same_seeds() -> None:
     for name, n_tasks, n_seeds in (("default", 8, 3), ("reference", 10, 5)):
         trials = load(name).trials(device="cpu")
-        counts = Counter((trial.model, trial.task) for trial in trials)
+        counts = Counter((trial.model, trial.task) for trial in trials if trial.mode == "quality")
         assert len(counts) == 10 * n_tasks and set(counts.values()) == {n_seeds}
         assert {trial.model for trial in trials} <= set(registry.entries())

@@ -125,8 +125,8 @@ def test_every_model_with_something_to_tune_gets_the_same_trials_and_its_default
     found = tuned_here(monkeypatch, of, tmp_path / "results", here := Here())
     assert [(study.task, study.model) for study in found.studies] == [("adding", "rnn"), ("adding", "feed_forward")]
     assert {len(study.values) for study in found.studies} == {6} and len(set(here.ran)) == len(here.ran) == 12
-    for study, (_, task, model) in zip(found.studies, of.cells(["rnn", "feed_forward"]), strict=True):
-        default = replace(of.trial(task, model, "cpu"), seed=1000, mode="tuning")
+    for study, (grid, task, model) in zip(found.studies, of.cells(["rnn", "feed_forward"]), strict=True):
+        default = replace(of.trial(grid, task, model, "cpu"), seed=1000, mode="tuning")
         result = read_result(run_folder(tmp_path / "results", default.id))
         assert result is not None and study.values[0] == study.default == pytest.approx(result.validation["mse"], 1e-5)
         assert study.tuned == min(value for value in study.values if value is not None)
@@ -135,9 +135,9 @@ def test_every_model_with_something_to_tune_gets_the_same_trials_and_its_default
 def test_what_won_is_what_its_trial_ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     of = suite(tmp_path, grids=grid([FEED_FORWARD]))
     (found,) = tuned_here(monkeypatch, of, tmp_path / "results", Here()).studies
-    ((_, task, model),) = of.cells()
+    ((made_of, task, model),) = of.cells()
     assert found.changed and set(found.changed) <= set(found.fields) == {"fit.learning_rate", "window", "dropout"}
-    winner = replace(of.trial(task, model, "cpu", found.changed), seed=1000, mode="tuning")
+    winner = replace(of.trial(made_of, task, model, "cpu", found.changed), seed=1000, mode="tuning")
     result = read_result(run_folder(tmp_path / "results", winner.id))
     assert result is not None and result.validation["mse"] == pytest.approx(found.tuned, rel=1e-5)
 

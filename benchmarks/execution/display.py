@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import tables
+from benchmarks import cost_tables, tables
 from benchmarks.execution.plan import Plan
 from benchmarks.records import Result, Status, run_folder
 from benchmarks.trial import Trial
@@ -50,11 +50,16 @@ class Progress:
 
 def closing_table(trials: list[Trial], results: Path) -> tuple[str, int]:
     """The matrix and the counts by status, as the terminal takes them; and how many trials failed or have no result."""
-    frame = tables.frame(results, trials)
-    counts = Counter(str(status) for status in frame["status"])
+    frame, timed = tables.frame(results, trials), cost_tables.runs(results, trials)
+    counts = Counter(str(status) for status in [*frame["status"], *timed["status"]])
     console = Console()
     with console.capture() as captured:
         console.print(tables.render(tables.matrix(frame), frame))
+        if len(timed):
+            console.print(f"{len(timed)} of the trials measured cost: the report has their numbers", highlight=False)
+            for row in timed[~timed["status"].isin(_GOOD)].itertuples():
+                line = f"{row.status}: {row.model} on {row.task}, timing: {row.reason}"
+                console.print(line, markup=False, highlight=False)
         console.print(f"{len(trials)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
     return captured.get(), sum(n for status, n in counts.items() if status not in _GOOD)
 
@@ -89,12 +94,12 @@ def show_tuning(tuning: Tuning) -> None:
 
 def expected_seconds(plan: Plan) -> tuple[float, float]:
     """Seconds of one core: for trials of a model and task with earlier results, and an upper bound for all others."""
-    earlier: dict[tuple[str, str], list[float]] = {}
+    earlier: dict[tuple[str, str, str], list[float]] = {}
     for trial, result in plan.done:
-        earlier.setdefault((trial.model, trial.task), []).append(sum(result.seconds.values()))
+        earlier.setdefault((trial.model, trial.task, trial.mode), []).append(sum(result.seconds.values()))
     known = bound = 0.0
     for trial in plan.to_run:
-        seconds = earlier.get((trial.model, trial.task))
+        seconds = earlier.get((trial.model, trial.task, trial.mode))
         if seconds:
             known += sum(seconds) / len(seconds)
         else:

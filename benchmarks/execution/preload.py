@@ -7,6 +7,7 @@ Nothing here may run a torch operation, start a thread, draw a figure or touch a
 
 # ruff: noqa: F401
 
+import gc
 import os
 import signal
 
@@ -37,10 +38,13 @@ import seaborn
 import torch
 import torch._dynamo  # what the first optimiser would import, 3 s
 
+import benchmarks.cost
 import benchmarks.execution.worker
 import benchmarks.experiment
+import benchmarks.figures.cost_figures
 import benchmarks.figures.trial_figures
 import benchmarks.tasks.registry
 import models.registry
 
 nbformat.validate(nbformat.v4.new_notebook())  # compiles and keeps its schema
+gc.freeze()  # the collector of a copy leaves alone, and so shares, what was made here

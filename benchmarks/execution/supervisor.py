@@ -1,5 +1,7 @@
 """The local supervisor: keeps the cores busy with single-threaded trials, each in its own process, and loses none.
 
+Trials that measure cost come last and one at a time, with nothing beside them.
+
 Whatever happens to a trial becomes a row; whatever happens to the supervisor, the run folders say what is left.
 """
 
@@ -11,7 +13,7 @@ import signal
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -75,16 +77,18 @@ def run(
     workers: int | None = None,
     on_result: Callable[[Trial, Result], None] = lambda trial, result: None,
     on_reused: Callable[[Trial, Result], None] = lambda trial, result: None,
+    before_timing: Callable[[], None] = lambda: None,
     notebook: Path | None = None,
     deadline_s: float | None = None,
     forked: bool | None = None,
 ) -> Summary:
     """Runs what has no valid result.
 
-    digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this
-    thread with each new row, on_reused with each valid one from before. notebook: None: the one of the trial's mode.
-    deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are forked; None: where
-    the platform allows it.
+    digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this thread
+    with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
+    measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
+    trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are
+    forked; None: where the platform allows it.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -100,8 +104,17 @@ def run(
                 digests, results, on_result, notebook and notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
             )
             with supervisor.listening():
-                supervisor.work(found.to_run, workers or cores())
+                supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers or cores())
+                timed = round_robin(trial for trial in found.to_run if trial.mode == "timing")
+                if timed and not supervisor.stopped_by:
+                    before_timing()
+                    supervisor.work(timed, workers=1)
             return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by)
+
+
+def round_robin(timed: Iterable[Trial]) -> list[Trial]:
+    """The first process of every model, then the second: what changes on a machine over minutes falls on all models alike."""
+    return sorted(timed, key=lambda trial: trial.seed)
 
 
 def _forked(wanted: bool | None) -> bool:

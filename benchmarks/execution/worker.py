@@ -129,7 +129,9 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
     """Runs the notebook; None where it wrote its result itself."""
     target = job.folder / "notebook.ipynb"
     parameters = asdict(job.trial) | {"run_folder": str(job.folder), "code_digest": job.code_digest}
-    parameters.pop("mode")
+    # The notebook says which mode it is by itself, and finds the machine that it runs on.
+    for name in ("mode", "machine", *(() if job.trial.timing else ("timing",))):
+        parameters.pop(name)
     options = {} if kernel is None else {"km": manager(kernel, job.scratch / f"{os.getpid()}.json")}
     try:
         papermill.execute_notebook(

@@ -175,7 +175,7 @@ def look(file: str | Path, asked: Asked) -> Plan:
 
 def default_models() -> tuple[str, ...]:
     """Those of the default suite."""
-    return tuple(choice.name for grid in load("default").grids for choice in grid.models)
+    return tuple(choice.name for choice in load("default").grids[0].models)
 
 
 def _seconds_per_fit(source: Source, task: YourData, names: Sequence[str], asked: Asked) -> tuple[float, int]:

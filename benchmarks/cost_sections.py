@@ -1,0 +1,167 @@
+"""What the report says of cost: tables from timing trials alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import cost_tables
+from benchmarks.figures.drawing import styles
+from benchmarks.figures.report_figures import read_curves
+from benchmarks.records import Status
+from benchmarks.report_sections import Html, Study, paragraphs, table
+from benchmarks.tables import number
+
+NONE = "The suite has no timing trial, so nothing is said of cost beyond what the quality trials indicate."
+
+
+def coverage(study: Study) -> Html:
+    """How many timing trials ended how, on which machine, and how to read their numbers."""
+    runs = study.timed
+    if runs.empty:
+        return paragraphs([NONE])
+    counts = ", ".join(f"{n} {status}" for status, n in Counter(runs["status"]).most_common())
+    stale = int(runs["stale"].astype(bool).sum())
+    machines = "; ".join(dict.fromkeys(runs["machine"]))
+    good = ("missing", Status.OK, Status.SKIPPED)
+    return paragraphs(
+        [
+            f"Of {len(runs)} timing trials: {counts}{f'; {stale} of them stale, made by other code' if stale else ''}. Each "
+            "ran alone, one after the other, the first process of every model before the second. Kernel start and imports are "
+            f"in no number. Machine: {machines}.",
+            *(
+                f"{row.status}: {row.model} on {row.task}: {row.reason}"
+                for row in runs.itertuples()
+                if row.status not in good
+            ),
+        ]
+    )
+
+
+def cost_table(study: Study) -> Html:
+    """One row per model and shape: medians over processes, their range, and what speaks against them."""
+    rows = []
+    for cell in _ordered(study):
+        flops = cell["training_flops"]
+        rows.append(
+            (
+                *(cell["task"], cell["model"], cell["n"]),
+                *(_range(cell, "training_step_s", 1e3), _slower(study, cell)),
+                *(_range(cell, "fit_s"), _range(cell, "evaluation_s", 1e3)),
+                *(_plain(cell["sequences_per_s"]), _plain(cell["steps_per_s"])),
+                *(_range(cell, "streaming_step_s", 1e6), _range(cell, "streaming_step_p99_s", 1e6)),
+                *(_range(cell, "training_memory_mb"), _range(cell, "inference_memory_mb")),
+                *(_plain(flops / 1e6 if flops else None), _percent(cell["matrix_share"])),
+                "\n".join(cell["noise"]) or "none seen",
+            )
+        )
+    columns = (
+        *("task", "model", "processes", "training step, ms", "times the fastest", "whole fit, s", "evaluation, ms"),
+        *("sequences/s", "steps/s", "streaming step, µs", "its p99, µs", "training step, MB added"),
+        *("inference, MB added", "MFLOPs of a training step", "of the matrix rate", "noise, in how many processes"),
+    )
+    return table(columns, rows) if rows else paragraphs(["No timing trial has finished."])
+
+
+def _ordered(study: Study) -> list[dict[str, Any]]:
+    """The rows of `cost_tables.costs`, task by task, models in the order of all tables."""
+    order = list(styles(study.timed))
+    rows = study.costs.to_dict("records")
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    return sorted(rows, key=lambda row: (names.index(row["task"]), order.index(row["model"])))
+
+
+def shapes(study: Study) -> Html:
+    """What one step and one pass of a row are."""
+    rows = []
+    for task, cells in study.costs.groupby("task", sort=False):
+        first = cells.iloc[0]
+        batches = (
+            f"{first['batch_size']} × {first['length']}",
+            f"{first['inference_batch']} × {first['inference_length']}",
+        )
+        rows.append((task, *batches, f"{cells['data_s'].median():.2g}", f"{cells['build_s'].median():.2g}"))
+    columns = (
+        "task",
+        "training step: sequences × steps",
+        "inference: sequences × steps",
+        "data, s",
+        "build, s (median model)",
+    )
+    return table(columns, rows)
+
+
+def target_table(study: Study) -> Html:
+    """What it takes to learn a task: sequences, seconds and FLOPs to nine tenths of the way from floor to ceiling."""
+    found = cost_tables.to_target(study.frame, read_curves(study.frame, study.results), study.costs)
+    rows = [
+        (
+            *(row["task"], row["model"], f"{row['n_reached']} of {row['n']}"),
+            *("its own procedure" if row["by_itself"] else _plain(row["steps"]), _plain(row["sequences"])),
+            *(_plain(row["seconds"]), _plain(row["flops"] / 1e9 if _known(row["flops"]) else None)),
+        )
+        for row in found.to_dict("records")
+    ]
+    columns = ("task", "model", "seeds that get there", "optimiser steps", "sequences", "seconds", "GFLOPs")
+    return table(columns, rows)
+
+
+def exponent_table(study: Study) -> Html:
+    """How training step, inference and memory grow with the length."""
+    found = cost_tables.exponents(cost_tables.sweeps(study.timed))
+    rows = [
+        (row["task"], row["model"], row["longest"], *(_plain(row[name], 2) for name in cost_tables.SWEPT))
+        for row in found.to_dict("records")
+    ]
+    ended = dict.fromkeys(
+        f"{row.model}: {row.sweep_note}" for row in study.timed.itertuples() if _known(row.sweep_note)
+    )
+    columns = ("task", "model", "longest", "training step", "inference", "training memory", "inference memory")
+    return (
+        Html(table(columns, rows).text + paragraphs(ended).text)
+        if rows
+        else paragraphs(["No trial sweeps over lengths."])
+    )
+
+
+def _slower(study: Study, cell: dict[str, Any]) -> str:
+    """A training step beside the fastest model's on the shape, paired over processes."""
+    same = study.costs[(study.costs["task"] == cell["task"]) & study.costs["training_step_s"].notna()]
+    if same.empty or not _known(cell["training_step_s"]):
+        return "–"
+    fastest = same.loc[same["training_step_s"].astype(float).idxmin(), "model"]
+    if fastest == cell["model"]:
+        return "fastest"
+    mean, low, high = cost_tables.ratio(study.timed, str(cell["task"]), str(cell["model"]), str(fastest))
+    if math.isnan(low):
+        return f"{mean:.2f}\none process, no uncertainty"
+    return f"{mean:.2f}\n{low:.2f} … {high:.2f}" + ("\nnot separable" if low <= 1 <= high else "")
+
+
+def _range(cell: dict[str, Any], name: str, factor: float = 1.0) -> str:
+    """A median over processes, and from the least to the greatest."""
+    if not _known(cell[name]):
+        return "–"
+    middle, low, high = (factor * float(cell[part]) for part in (name, f"{name}_low", f"{name}_high"))
+    return f"{number(middle)}\n{number(low)} … {number(high)}" if cell["n"] != 1 else number(middle)
+
+
+def _plain(value: Any, digits: int = 3) -> str:
+    return (
+        f"{float(value):,.{digits}g}"
+        if digits < 3 and _known(value)
+        else number(float(value))
+        if _known(value)
+        else "–"
+    )
+
+
+def _percent(value: Any) -> str:
+    return f"{float(value):.1%}" if _known(value) else "–"
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not pd.isna(value)

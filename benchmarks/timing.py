@@ -1,0 +1,220 @@
+"""The clock: how something is timed again and again, and the record of what that gave.
+
+Warm-ups first, then the median with percentiles: a mean would be a tale of the worst repeat. On a GPU work is only handed over
+by a call, so events on the device mark its steps, and the host waits for it before a clock of its own is read.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.fitting import synchronise
+
+SPREAD, EXTREME = 0.10, 0.50
+"""Shares of the median: an interquartile range and a slowest repeat beyond which a time is called noisy."""
+
+
+@dataclass(frozen=True)
+class TimingConfig:
+    """How a timing trial measures. A suite's timing grid may vary any field.
+
+    n_warmup, n_repeats: of a training step and of an inference pass. n_blocks: repeats of a whole evaluation, after one
+    warm-up. throughput_batch: sequences at once when throughput is measured. n_streamed: steps of a stream whose latencies are
+    kept, after n_warmup. threads: that torch may use, on the CPU. lengths: T of the scaling sweep, upwards; none, no sweep.
+    sweep_batch, sweep_warmup, sweep_repeats: of the sweep. sweep_stop_s: a training step that takes longer is the sweep's
+    last.
+    """
+
+    n_warmup: int = 10
+    n_repeats: int = 20
+    n_blocks: int = 3
+    throughput_batch: int = 64
+    n_streamed: int = 200
+    threads: int = 1
+    lengths: tuple[int, ...] = ()
+    sweep_batch: int = 4
+    sweep_warmup: int = 3
+    sweep_repeats: int = 5
+    sweep_stop_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "n_repeats",
+            "n_blocks",
+            "throughput_batch",
+            "n_streamed",
+            "threads",
+            "sweep_batch",
+            "sweep_repeats",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("n_warmup", "sweep_warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.sweep_stop_s <= 0:
+            raise ValueError(f"sweep_stop_s must be positive, got {self.sweep_stop_s}")
+        if any(length < 2 for length in self.lengths) or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(f"lengths must be at least 2, rising, each once; got {list(self.lengths)}")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Seconds of one thing done n times. spread: the interquartile range as a share of the median."""
+
+    median_s: float
+    p90_s: float
+    p99_s: float
+    fastest_s: float
+    slowest_s: float
+    spread: float
+    n: int
+
+    def noise(self, what: str) -> list[str]:
+        """What its repeats say against it, in words."""
+        found = []
+        if self.spread > SPREAD:
+            found.append(f"{what}: half of {self.n} repeats spread over {self.spread:.0%} of the median")
+        if self.slowest_s > (1 + EXTREME) * self.median_s:
+            found.append(
+                f"{what}: the slowest of {self.n} repeats took {self.slowest_s / self.median_s:.1f} times the median"
+            )
+        return found
+
+
+def summary(seconds: Sequence[float]) -> Repeated:
+    """(n,) seconds, n ≥ 1."""
+    quarter, median, three_quarters, p90, p99 = map(float, np.quantile(seconds, [0.25, 0.5, 0.75, 0.9, 0.99]))
+    return Repeated(median, p90, p99, min(seconds), max(seconds), (three_quarters - quarter) / median, len(seconds))
+
+
+def time_steps(call: Callable[[], object], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
+    """One call after the other, as in training: a GPU is not waited for in between."""
+    for _ in range(n_warmup):
+        call()
+    synchronise(device)
+    with _undisturbed():
+        if device.type != "cuda":
+            return summary([seconds_of(call, device) for _ in range(n_repeats)])
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(n_repeats + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
+            call()
+            mark.record()
+        synchronise(device)
+    return summary([first.elapsed_time(last) / 1e3 for first, last in itertools.pairwise(marks)])
+
+
+def time_blocks(call: Callable[[], object], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
+    """Each call to its end, as someone waits who needs its answer."""
+    for _ in range(n_warmup):
+        call()
+    with _undisturbed():
+        return summary([seconds_of(call, device) for _ in range(n_repeats)])
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call, the device's work included."""
+    synchronise(device)
+    started = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without Python's collector of cyclic garbage, which comes when it likes (as timeit does it)."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def matrix_rate(device: torch.device, repeats: int = 7) -> float:
+    """FLOP/s of a large float32 matrix product here and now, with torch's threads: the median over the repeats."""
+    n = 4096 if device.type == "cuda" else 768
+    a, b = torch.rand(2, n, n, device=device)
+    out = torch.empty_like(a)
+    return 2 * n**3 / time_steps(lambda: torch.mm(a, b, out=out), 2, repeats, device).median_s
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One length of the scaling sweep. Seconds are medians; bytes are what one pass adds to the process at its peak. None for
+    what the model has not: a training step where it fits itself."""
+
+    length: int
+    training_step_s: float | None
+    inference_s: float
+    training_bytes: float | None
+    inference_bytes: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a timing trial measured.
+
+    batch_size, length: B and padded T of the training step. training_step: None for a model that fits itself. evaluation: of
+    the validation split. inference: of inference_batch sequences of inference_length steps, all the way. streaming_step: one
+    step at batch 1; None for a model that takes whole sequences. training_memory, inference_memory: what one step or pass adds
+    to the process, see `benchmarks.profiling`. state_bytes: carried per sequence after so many steps. training_flops: of one
+    step, matrix products and convolutions, a multiplication and an addition being two; None as training_step. matrix_rate:
+    FLOP/s that a large matrix product reached in the same trial. sweep_note: why the sweep ended before its last length, or
+    None. noise: what speaks against the times.
+    """
+
+    batch_size: int
+    length: int
+    training_step: Repeated | None
+    evaluation: Repeated
+    inference: Repeated
+    inference_batch: int
+    inference_length: int
+    streaming_step: Repeated | None
+    training_memory: dict[str, float | str]
+    inference_memory: dict[str, float | str]
+    state_bytes: dict[str, int]
+    training_flops: int | None
+    matrix_rate: float
+    sweep: tuple[SweepRow, ...] = ()
+    sweep_note: str | None = None
+    noise: tuple[str, ...] = ()
+
+    @property
+    def sequences_per_s(self) -> float:
+        return self.inference_batch / self.inference.median_s
+
+    @property
+    def steps_per_s(self) -> float:
+        return self.sequences_per_s * self.inference_length
+
+    @property
+    def matrix_share(self) -> float | None:
+        """The share of the matrix rate that the training step reaches."""
+        if self.training_step is None or self.training_flops is None:
+            return None
+        return self.training_flops / self.training_step.median_s / self.matrix_rate
+
+
+def exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
+    """k of values ∝ lengths^k, by least squares in log-log over the upper half of the lengths, where constant costs have faded.
+
+    Lengths rise; an odd number counts its middle one in. nan for fewer than two positive values there.
+    """
+    upper = [(n, value) for n, value in list(zip(lengths, values, strict=True))[len(lengths) // 2 :] if value > 0]
+    if len(upper) < 2:
+        return float("nan")
+    x, y = np.log(np.array(upper, dtype=np.float64)).T
+    return statistics.linear_regression(x.tolist(), y.tolist()).slope

@@ -1,0 +1,136 @@
+"""What is made of timing trials: tables and figures over invented times, and what keeps them out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytest
+from synthetic_runs import trials, write_run
+
+from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables
+from benchmarks.execution.supervisor import round_robin
+from benchmarks.figures import cost_figures
+from benchmarks.figures.report_figures import read_curves
+from benchmarks.records import Result, Status, write_result
+from benchmarks.timing import Cost, SweepRow, summary
+from benchmarks.trial import specify
+
+STEPS_S = {"lstm": 0.010, "gru": 0.012, "transformer": 0.030}
+NOISE = "training step: half of 20 repeats spread over 20% of the median"
+
+
+def timing_trials(n_processes=3):
+    return [
+        specify("parity", model, process, 20_000, "cpu", mode="timing")
+        for model in STEPS_S
+        for process in range(n_processes)
+    ]
+
+
+def write_cost(results, trial, step_s, **changes):
+    """A finished timing trial whose training step takes step_s, a little more in later processes."""
+    times = summary([step_s * (1 + 0.01 * trial.seed)] * 20)
+    memory = {"increment_bytes": 2e6, "peak_bytes": 4e8, "method": "VmHWM after reset"}
+    power = 2 if trial.model == "transformer" else 1
+    rows = [SweepRow(n, 1e-5 * n**power, 1e-6 * n**power, 1e3 * n, 1e3 * n) for n in (64, 128, 256, 512)]
+    cost = Cost(
+        *(32, 20, times, times, times, 64, 100, times, memory, memory),
+        *({"1": 512}, 10_000_000, 1e10, tuple(rows), None, (NOISE, NOISE) if trial.seed == 0 else ()),
+    )  # fmt: skip
+    digest = provenance.code_digest(trial.task, trial.model, "timing")
+    result = Result(trial.id, asdict(trial), Status.OK, digest, timing_valid=True, cost=cost)
+    result = replace(
+        result,
+        **{"parameters": {"backbone": 19_000}, "seconds": {"data": 0.1, "build": 0.01}, "state_bytes": 512} | changes,
+    )
+    folder = records.run_folder(results, trial.id)
+    folder.mkdir(parents=True)
+    write_result(folder, result)
+
+
+@pytest.fixture
+def planned(tmp_path):
+    judged = trials(("lstm", "gru", "transformer"), ("parity",), 3)
+    for trial in judged:
+        write_run(tmp_path, trial, skill=0.95 if trial.model != "gru" else 0.2)
+    timed = timing_trials()
+    for trial in timed:
+        write_cost(tmp_path, trial, STEPS_S[trial.model])
+    return [*judged, *timed]
+
+
+def test_a_cell_is_the_median_over_processes_with_their_range(tmp_path, planned):
+    costs = cost_tables.costs(cost_tables.runs(tmp_path, planned)).set_index("model")
+    assert list(costs["n"]) == [3, 3, 3]
+    lstm = costs.loc["lstm"]
+    assert [lstm[f"training_step_s{end}"] for end in ("_low", "", "_high")] == pytest.approx([0.01, 0.0101, 0.0102])
+    assert lstm["sequences_per_s"] == pytest.approx(64 / 0.0101)
+    assert lstm["matrix_share"] == pytest.approx(10_000_000 / 0.0101 / 1e10)
+    assert lstm["noise"] == ("training step (1 of 3)",)
+
+
+def test_timing_trials_stay_out_of_every_table_of_quality(tmp_path, planned):
+    frame = tables.frame(tmp_path, planned)
+    assert len(frame) == 9
+    assert set(cost_tables.runs(tmp_path, planned)["model"]) == set(frame["model"])
+
+
+def test_times_taken_beside_other_work_or_by_other_code_or_on_another_machine_are_not_put_together(tmp_path):
+    first, second, third, fourth = (specify("parity", "lstm", n, 20_000, "cpu", mode="timing") for n in range(4))
+    elsewhere = replace(fourth, machine={**fourth.machine, "processor": "another"})
+    write_cost(tmp_path, first, 0.01)
+    write_cost(tmp_path, second, 1.0, timing_valid=False)
+    write_cost(tmp_path, third, 1.0, code_digest="of other code")
+    write_cost(tmp_path, elsewhere, 1.0)
+    costs = cost_tables.costs(cost_tables.runs(tmp_path, [first, second, third, elsewhere]))
+    assert list(costs["n"]) == [1, 1]
+    assert list(costs["training_step_s"]) == pytest.approx([0.01, 1.03])
+
+
+def test_a_ratio_is_paired_over_processes(tmp_path, planned):
+    runs = cost_tables.runs(tmp_path, planned)
+    mean, low, high = cost_tables.ratio(runs, "parity", "gru", "lstm")
+    assert (mean, low, high) == pytest.approx((1.2, 1.2, 1.2))
+    assert math.isnan(cost_tables.ratio(runs, "parity", "gru", "hmm").mean)
+
+
+def test_time_to_target_is_steps_times_the_timed_step_and_nothing_where_it_is_not_reached(tmp_path, planned):
+    frame, runs = tables.frame(tmp_path, planned), cost_tables.runs(tmp_path, planned)
+    found = cost_tables.to_target(frame, read_curves(frame, tmp_path), cost_tables.costs(runs)).set_index("model")
+    lstm = found.loc["lstm"]
+    assert (lstm["n_reached"], lstm["steps"]) == (3, 500.0)
+    assert lstm["seconds"] == pytest.approx(500 * 0.0101)
+    assert (lstm["sequences"], lstm["flops"]) == (500 * 32, 500 * 1e7)
+    assert found.loc["gru", "n_reached"] == 0
+    assert pd.isna(found.loc["gru", "seconds"])
+
+
+def test_exponents_are_those_of_the_sweeps(tmp_path, planned):
+    found = cost_tables.exponents(cost_tables.sweeps(cost_tables.runs(tmp_path, planned))).set_index("model")
+    assert list(found["training_step_s"]) == pytest.approx([1, 1, 2])
+    assert list(found["longest"]) == [512] * 3
+
+
+def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(tmp_path, planned):
+    frame = tables.frame(tmp_path, planned)
+    for timed in (cost_tables.runs(tmp_path, planned), cost_tables.runs(tmp_path, [])):
+        study = report_sections.Study("s", "d", "e", None, tmp_path, planned[:9], frame, tables.matrix(frame), timed)
+        page = "".join(
+            section(study).text
+            for section in (
+                *(cost_sections.coverage, cost_sections.shapes, cost_sections.cost_table),
+                *(cost_sections.target_table, cost_sections.exponent_table),
+            )
+        )
+        assert ("no timing trial" in page) == timed.empty
+        drawn = cost_figures.pareto(study.costs, study.matrix), cost_figures.scalings(cost_tables.sweeps(timed))
+        for figure in drawn:
+            shown = {text.get_text().split(" ")[0] for ax in figure.axes for text in ax.texts}
+            assert shown >= (set() if timed.empty else set(STEPS_S))
+
+
+def test_processes_go_round_over_the_models():
+    order = [(trial.model, trial.seed) for trial in round_robin(timing_trials(2))]
+    assert order == [(model, process) for process in range(2) for model in STEPS_S]

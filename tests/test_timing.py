@@ -1,0 +1,326 @@
+"""The clock, the count of operations and the timing trial, on models whose cost is known."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import cost, cost_tables, records
+from benchmarks.fitting import FitConfig
+from benchmarks.flops import training_flops
+from benchmarks.noise import Noise
+from benchmarks.parameters import InvalidParameter
+from benchmarks.timing import exponent, summary, time_blocks, time_steps
+from benchmarks.trial import Overrides, specify
+from models import recurrent, registry
+from models.contract import Fit, ModelEntry
+from models.predictor import Backbone, NeuralPredictor, count
+from models.recurrent import Recurrent, RecurrentConfig
+from models.recurrent_cells import unroll
+from models.sequences import Classes, RealInput, SequenceBatch
+
+CPU = torch.device("cpu")
+MEGABYTES = 200
+
+
+@dataclass(frozen=True)
+class PlantedConfig:
+    """sleep_s: in every forward pass. megabytes: allocated, written and let go of there."""
+
+    sleep_s: float = 0.0
+    megabytes: int = 0
+
+
+class Planted(Backbone):
+    """Costs what it is told to, and learns a bias."""
+
+    causal = True
+
+    def __init__(self, features: int, config: PlantedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, features, state, lengths):
+        time.sleep(self.config.sleep_s)
+        if self.config.megabytes:
+            torch.ones(self.config.megabytes * 1_000_000, dtype=torch.uint8)
+        return features + self.bias, ()
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def state_bytes(self, t):
+        return 0
+
+
+def planted(name: str, config: PlantedConfig) -> ModelEntry:
+    def build(inputs, target, causal, config):
+        return NeuralPredictor(inputs, target, Planted(inputs.features, config))
+
+    return ModelEntry(
+        name, "planted", config, build, Fit.GRADIENT, "none", "costs what it is told to", learning_rate=1e-3
+    )
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """Registers entries for one test."""
+
+    def register(*entries):
+        monkeypatch.setattr(registry, "ENTRIES", [*registry.ENTRIES, *entries])
+        registry.entries.cache_clear()
+
+    yield register
+    registry.entries.cache_clear()
+
+
+def trial(tmp_path, model, timing=None, process=0, task="parity", **settings):
+    return cost.prepare(
+        task, model, process, settings.pop("parameter_budget", 2000), "cpu", fit={"batch_size": 32}, timing=timing or {},
+        run_folder=str(tmp_path / f"{model}-{process}"), **settings,
+    )  # fmt: skip
+
+
+def result_of(prepared):
+    prepared.measure()
+    prepared.sweep()
+    prepared.finish()
+    records.promote(prepared.folder)
+    return prepared.result
+
+
+QUICK = {"n_warmup": 1, "n_repeats": 3, "n_blocks": 1, "n_streamed": 5}
+
+
+@pytest.mark.parametrize("model", ["gru", "bilstm", "hmm", "floor"])
+def test_a_trial_measures_what_its_model_has_and_no_more(model, tmp_path):
+    prepared = trial(tmp_path, model, {**QUICK, "lengths": [8, 16]})
+    result = result_of(prepared)
+    measured = result.cost
+    by_gradient, causal = prepared.by_gradient, prepared.predictor.causal
+    assert (measured.training_step is not None) == (measured.training_flops is not None) == by_gradient
+    assert (measured.streaming_step is not None) == causal == bool(measured.state_bytes)
+    assert ("fit" in result.seconds) != by_gradient
+    assert [row.length for row in measured.sweep] == [8, 16]
+    assert measured.sequences_per_s > 0
+    assert measured.matrix_rate > 1e8
+    assert result.test == {}
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path):
+    prepared = trial(tmp_path, "gru", {**QUICK, "lengths": [8]})
+    written = result_of(prepared)
+    folder = prepared.folder.rename(tmp_path / prepared.trial.id)
+    assert records.read_result(folder) == written
+
+
+def test_a_trial_by_hand_says_that_nobody_kept_the_machine_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "BY_HAND", tmp_path)
+    prepared = cost.prepare("parity", "floor", 0, None, "cpu", timing=QUICK)
+    prepared.measure()
+    assert not prepared.finish().timing_valid
+
+
+def test_every_process_does_the_same_work(tmp_path):
+    first, second = trial(tmp_path, "gru", QUICK, 0), trial(tmp_path, "gru", QUICK, 1)
+    assert first.trial.id != second.trial.id
+    assert torch.equal(first.batch.inputs, second.batch.inputs)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.predictor.parameters(), second.predictor.parameters(), strict=True)
+    )
+
+
+def test_machine_and_settings_are_part_of_a_timing_trials_id_alone():
+    timed = specify("parity", "lstm", 0, 2000, "cpu", mode="timing")
+    assert timed.machine["torch"] == torch.__version__
+    assert replace(timed, machine={**timed.machine, "processor": "another"}).id != timed.id
+    assert specify("parity", "lstm", 0, 2000, "cpu", Overrides(timing={"threads": 2}), "timing").id != timed.id
+    judged = specify("parity", "lstm", 0, 2000, "cpu")
+    assert judged.timing == judged.machine == {}
+    with pytest.raises(InvalidParameter, match="mode timing"):
+        specify("parity", "lstm", 0, 2000, "cpu", Overrides(timing={"threads": 2}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_repeats": 0}, "n_repeats"),
+        ({"lengths": [64, 32]}, "rising"),
+        ({"lengths": [1]}, "at least 2"),
+        ({"threads": "2"}, "threads"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_sentence(wrong, message):
+    with pytest.raises(InvalidParameter, match=message):
+        specify("parity", "lstm", 0, 2000, "cpu", Overrides(timing=wrong), "timing")
+
+
+def test_a_summary_has_the_quantiles_and_names_the_noise():
+    times = summary([1.0] * 10 + [1.3] * 9 + [2.0])
+    assert (times.median_s, times.fastest_s, times.slowest_s, times.n) == (1.15, 1.0, 2.0, 20)
+    assert times.spread == pytest.approx(0.3 / 1.15)
+    assert len(times.noise("it")) == 2
+    assert summary([1.0, 1.01, 0.99, 1.0]).noise("it") == []
+
+
+def test_the_exponent_is_that_of_the_upper_half():
+    lengths = [64, 128, 256, 512, 1024, 2048, 4096]
+    assert exponent(lengths, [n**2 for n in lengths]) == pytest.approx(2)
+    assert exponent(lengths, [max(512, n) for n in lengths]) == pytest.approx(1)
+    assert math.isnan(exponent([64], [1.0]))
+
+
+def example(n_sequences=4, n_steps=10, channels=3):
+    inputs = torch.randn(n_sequences, n_steps, channels, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(n_sequences, n_steps, dtype=torch.int64)
+    return SequenceBatch(
+        inputs, targets, torch.full((n_sequences,), n_steps), torch.ones_like(targets, dtype=torch.bool)
+    )
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_flops_of_a_fused_recurrence_equal_the_formula_and_the_readable_cell(kind, gates):
+    b, t, d, h, channels, k = 4, 10, 8, 16, 3, 5
+    backbone = Recurrent(kind, d, "step", False, RecurrentConfig(width=h))
+    predictor = NeuralPredictor(RealInput(channels, None, d), Classes(k), backbone)
+    counted = training_flops(predictor, Classes(k), example(b, t, channels), FitConfig())
+    # Forwards, and backwards twice: for the weights and for what was read; the inputs of the encoder and the first state,
+    # which is zero, need no gradient.
+    cell = 2 * b * t * gates * h * (d + h) * 3 - 2 * b * gates * h * h
+    rest = 2 * b * t * (channels * d * 2 + h * d * 3 + d * k * 3)
+    assert counted == cell + rest
+
+    readable = NeuralPredictor(
+        RealInput(channels, None, d), Classes(k), Recurrent(kind, d, "step", False, RecurrentConfig(width=h))
+    )
+    readable.backbone.forward = by_cells(readable.backbone)
+    assert training_flops(readable, Classes(k), example(b, t, channels), FitConfig()) == counted
+
+
+def by_cells(backbone):
+    """The forward pass of a recurrent backbone of one layer by its readable cell."""
+
+    def forward(features, state, lengths):
+        zeros = backbone._zeros(len(features))
+        before = tuple(part[:, 0] for part in zeros)
+        outputs, _ = unroll(backbone.kind.cell, backbone._weights()[0], backbone.norms[0], features, before, None, None)
+        return backbone.projection(outputs), ()
+
+    return forward
+
+
+def test_flops_of_attention_are_counted():
+    entry = registry.entry("transformer")
+    spec, target = RealInput(3, None, 8), Classes(2)
+    short, long = (
+        training_flops(
+            registry.build(entry, spec, target, True, replace(entry.config, width=8), 0),
+            target,
+            example(2, t),
+            FitConfig(),
+        )
+        for t in (32, 64)
+    )
+    products = (
+        2 * 2 * 2 * 2 * 8 * 3
+    )  # two products of H numbers for each pair of steps, two layers, B = 2, forwards and back
+    assert long - 2 * short == products * (64**2 - 2 * 32**2)
+
+
+def test_counting_leaves_torch_as_it_was():
+    before = torch.backends.mkldnn.is_available(), torch._C._get_mkldnn_enabled()
+    predictor = NeuralPredictor(RealInput(3, None, 8), Classes(2), Planted(8, PlantedConfig()))
+    assert training_flops(predictor, Classes(2), example(), FitConfig()) > 0
+    assert (torch.backends.mkldnn.is_available(), torch._C._get_mkldnn_enabled()) == before
+    assert count(predictor) == 3 * 8 + 8 + 8 + 8 * 2 + 2
+
+
+def test_allocating_200_megabytes_shows_as_such(models, tmp_path):
+    models(planted("greedy", PlantedConfig(megabytes=MEGABYTES)))
+    prepared = trial(tmp_path, "greedy", QUICK)
+    training = prepared._peak(lambda: prepared._training(prepared._built(), prepared.batch))
+    inference = prepared._peak(lambda: prepared._inference(prepared.answered))
+    assert cost_tables.peak_mb(training) == pytest.approx(MEGABYTES, rel=0.05)
+    assert cost_tables.peak_mb(inference) == pytest.approx(MEGABYTES, rel=0.05)
+
+
+def test_the_sweep_ends_after_a_step_that_takes_too_long_and_says_so(models, tmp_path):
+    models(planted("sleeper", PlantedConfig(sleep_s=0.01)))
+    timing = {**QUICK, "lengths": [4, 8, 16], "sweep_stop_s": 0.005, "sweep_warmup": 0, "sweep_repeats": 1}
+    measured = result_of(trial(tmp_path, "sleeper", timing)).cost
+    assert [row.length for row in measured.sweep] == [4]
+    assert "ended at 4 steps" in measured.sweep_note
+
+
+@pytest.mark.slow
+def test_a_step_that_sleeps_10_ms_takes_10_ms(models, tmp_path):
+    models(planted("sleeper", PlantedConfig(sleep_s=0.01)))
+    assert time_steps(lambda: time.sleep(0.01), 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
+    assert time_blocks(lambda: time.sleep(0.01), 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
+    measured = result_of(trial(tmp_path, "sleeper")).cost
+    assert measured.streaming_step.median_s == pytest.approx(0.01, rel=0.05)
+
+
+def _busy(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(1000))
+
+
+@pytest.mark.slow
+def test_a_busy_neighbour_raises_the_warning():
+    context = multiprocessing.get_context("spawn")
+    neighbours = [context.Process(target=_busy, args=(6.0,)) for _ in range(2 * (os.cpu_count() or 1))]
+    for neighbour in neighbours:
+        neighbour.start()
+    time.sleep(2.0)
+    noise = Noise("cpu")
+    _busy(2.0)
+    warnings = noise.warnings()
+    for neighbour in neighbours:
+        neighbour.join()
+    assert any("more work than" in warning for warning in warnings)
+
+
+@pytest.mark.slow
+def test_the_time_of_attention_grows_towards_the_square_and_that_of_a_recurrence_linearly(tmp_path):
+    lengths = [256, 512, 1024, 2048, 4096]
+    timing = {**QUICK, "lengths": lengths, "sweep_warmup": 1, "sweep_repeats": 3}
+    found = {}
+    for model, config in (("lstm", {}), ("transformer", {"context": 4096})):
+        rows = result_of(trial(tmp_path, model, timing, parameter_budget=11500, model_config=config)).cost.sweep
+        found[model] = exponent([row.length for row in rows], [row.training_step_s for row in rows])
+    assert found["lstm"] == pytest.approx(1, abs=0.2)
+    assert 1.5 < found["transformer"] < 2.4
+
+
+@pytest.mark.slow
+def test_the_same_model_under_two_names_costs_the_same_and_a_slower_one_more(models, tmp_path):
+    gru = next(entry for entry in recurrent.ENTRIES if entry.name == "gru")
+    models(
+        replace(gru, name="gru_again"),
+        planted("sleeper", PlantedConfig(sleep_s=0.008)),
+        planted("slower", PlantedConfig(sleep_s=0.010)),
+    )
+    names = ("gru", "gru_again", "sleeper", "slower")
+    trials = []
+    for process in range(5):
+        for name in names:
+            prepared = trial(tmp_path / "runs", name, QUICK | {"n_warmup": 10, "n_repeats": 20}, process)
+            result_of(prepared)
+            prepared.folder.rename(tmp_path / "runs" / prepared.trial.id)
+            trials.append(prepared.trial)
+    runs = cost_tables.runs(tmp_path, trials)
+    assert list(cost_tables.costs(runs)["n"]) == [5] * 4
+    same = cost_tables.ratio(runs, "parity", "gru_again", "gru")
+    assert same.low <= 1 <= same.high
+    slower = cost_tables.ratio(runs, "parity", "slower", "sleeper")
+    assert 1 < slower.low < 1.25 < slower.high * 1.1
