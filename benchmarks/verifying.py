@@ -25,6 +25,10 @@ PAGE_WIDTH = 150
 """Columns of the page: wide enough that no name is broken."""
 
 COLOURS = {"reproduced": "green", "not reproduced": "red", "not run": "dim"}
+CAPTION = (
+    "Published: (standard deviation over runs); ° second-hand, quoted by others and not read in the paper. Ours: mean over "
+    "seeds ± half of the 95 % t interval."
+)
 SIGNS = {"higher": "≥", "lower": "≤"}
 
 
@@ -81,23 +85,18 @@ def made(claim: Claim, results: Sequence[Result | None]) -> str:
 
 def render(found: Sequence[Finding]) -> Group:
     """For a rich console: a row per claim, then what is different in ours, once for all rows that share it."""
-    table = Table("task", "model", "metric", "published", "ours: mean", "n", "best", "declared", "verdict", "note")
+    table = Table("what", "published", "ours", "declared", "verdict", show_lines=True)
     notes: dict[str, int] = {}
     for finding in found:
         claim = finding.claim
         note = notes.setdefault(_note(finding), len(notes) + 1)
-        table.add_row(
-            *(claim.title, claim.model, claim.metric, _published(claim), _mean(finding), str(finding.n or "–")),
-            *("–" if finding.best is None else number(finding.best), _declared(claim)),
-            Text("\n".join(filter(None, (finding.verdict, finding.reason))), COLOURS[finding.verdict]),
-            str(note),
-        )
+        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, f"see {note}")))
+        what = f"{claim.title}\n{claim.model}, {claim.metric}"
+        row = (what, _published(claim), _ours(finding), _declared(claim))
+        table.add_row(*map(Text, row), Text(verdict, COLOURS[finding.verdict]))
     counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in COLOURS}
     total = f"{len(found)} published results: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    caption = (
-        "ours: mean over seeds ± half of the 95 % t interval; ° second-hand: quoted by others, not read in the paper"
-    )
-    return Group(table, Text(caption), *(Text(f"{i}  {note}") for note, i in notes.items()), Text(total, "bold"))
+    return Group(table, Text(CAPTION), *(Text(f"{i}. {note}") for note, i in notes.items()), Text(total, "bold"))
 
 
 def _note(finding: Finding) -> str:
@@ -111,11 +110,12 @@ def _published(claim: Claim) -> str:
     return number(claim.value) + spread + ("" if claim.status == "verified" else "°")
 
 
-def _mean(finding: Finding) -> str:
-    if finding.ours is None:
+def _ours(finding: Finding) -> str:
+    if finding.ours is None or finding.best is None:
         return "–"
     mean, low, high = finding.ours
-    return number(mean) + ("" if math.isnan(low) else f" ± {(high - low) / 2:.2g}")
+    half = "" if math.isnan(low) else f" ± {(high - low) / 2:.2g}"
+    return f"{number(mean)}{half}\nbest {number(finding.best)}, n = {finding.n}"
 
 
 def _declared(claim: Claim) -> str:
