@@ -60,9 +60,14 @@ class Claim:
     status: Literal["verified", "second-hand"]
 
     @property
+    def variant(self) -> str:
+        """The parameters as tables show them: "delay=1000"."""
+        return ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+
+    @property
     def title(self) -> str:
-        """The task as tables show it."""
-        return f"{self.task} {', '.join(f'{name}={value}' for name, value in self.parameters.items())}".strip()
+        """The task with its variant."""
+        return f"{self.task} {self.variant}".strip()
 
 
 def claims(file: Path = FILE) -> list[Claim]:
@@ -131,7 +136,7 @@ def judge(claim: Claim, direction: Literal["higher", "lower"], results: Sequence
         reason = f"{len(failed)} of {len(results)} trials ended otherwise: {', '.join(dict.fromkeys(failed))}"
         return Finding(claim, ours, best, len(values), "not reproduced", reason)
     if len(values) < len(results) or ours is None or best is None:
-        reason = f"{len(values)} of {len(results)} trials have a result"
+        reason = f"{len(values)} of {len(results)} seeds"
         return Finding(claim, ours, best, len(values), "not run", reason)
     return Finding(
         claim, ours, best, len(values), "reproduced" if holds(claim, direction, ours.mean, best) else "not reproduced"

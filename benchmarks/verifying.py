@@ -85,13 +85,15 @@ def made(claim: Claim, results: Sequence[Result | None]) -> str:
 
 def render(found: Sequence[Finding]) -> Group:
     """For a rich console: a row per claim, then what is different in ours, once for all rows that share it."""
-    table = Table("what", "published", "ours", "declared", "verdict", show_lines=True)
+    table = Table(show_lines=True)
+    for title in ("what", "published", "ours", "declared", "verdict"):
+        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced"), overflow="fold")
     notes: dict[str, int] = {}
     for finding in found:
         claim = finding.claim
         note = notes.setdefault(_note(finding), len(notes) + 1)
         verdict = "\n".join(filter(None, (finding.verdict, finding.reason, f"see {note}")))
-        what = f"{claim.title}\n{claim.model}, {claim.metric}"
+        what = "\n".join(filter(None, (claim.task, claim.variant, f"{claim.model}, {claim.metric}")))
         row = (what, _published(claim), _ours(finding), _declared(claim))
         table.add_row(*map(Text, row), Text(verdict, COLOURS[finding.verdict]))
     counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in COLOURS}
@@ -106,7 +108,7 @@ def _note(finding: Finding) -> str:
 
 
 def _published(claim: Claim) -> str:
-    spread = "" if claim.spread is None else f" ({number(claim.spread)})"
+    spread = "" if claim.spread is None else f" ({claim.spread:.2g})"
     return number(claim.value) + spread + ("" if claim.status == "verified" else "°")
 
 

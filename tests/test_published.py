@@ -121,7 +121,7 @@ def test_the_verdict_is_what_the_rule_says(
 
 def test_an_unfinished_seed_is_no_verdict_and_a_failed_one_is_no_reproduction() -> None:
     good = result(0.9)
-    assert judge(CLAIM, "higher", [None, None]) == (CLAIM, None, None, 0, "not run", "0 of 2 trials have a result", "")
+    assert judge(CLAIM, "higher", [None, None]) == (CLAIM, None, None, 0, "not run", "0 of 2 seeds", "")
     assert judge(CLAIM, "higher", [good, None]).verdict == "not run"
     failed = judge(CLAIM, "higher", [good, good, result(0, Status.DIVERGED)])
     assert failed.verdict == "not reproduced" and failed.reason == "1 of 3 trials ended otherwise: diverged"
