@@ -5,6 +5,7 @@ DEVICE ?= auto
 WORKERS ?=
 RESULTS ?= results
 PORT ?= 5000
+TASK ?=
 PYTHON ?= python3
 # Once another torch was asked for, the environment keeps it.
 TORCH ?= $(patsubst .venv/.stamp-torch-%,%,$(wildcard .venv/.stamp-torch-*))
@@ -14,7 +15,7 @@ STAMP := .venv/.stamp$(TORCH:%=-torch-%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench report dashboard lab test test-slow perf check clean
+.PHONY: help bench report dashboard lab test test-slow perf check verify clean
 
 help: ## print this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +28,9 @@ bench: $(STAMP) ## run a suite's missing trials, print the table, build the repo
 
 report: $(STAMP) ## build a suite's report again from its results
 	@$(BIN)/rnnbench report $(SUITE) --device $(DEVICE) --results $(RESULTS)
+
+verify: $(STAMP) ## hold our results against published ones, after running what is missing; TASK=parity: on one task
+	@$(BIN)/rnnbench verify $(TASK) --device $(DEVICE) --results $(RESULTS) $(if $(WORKERS),--workers $(WORKERS))
 
 dashboard: $(STAMP) ## open MLflow on this machine: http://127.0.0.1:5000
 	@mkdir -p $(RESULTS)

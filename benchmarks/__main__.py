@@ -1,6 +1,7 @@
-"""The command line: ``rnnbench list | check | run | tune | compare | report | sync``.
+"""The command line: ``rnnbench list | check | run | tune | compare | report | verify | sync``.
 
-Exit codes: 0 all trials ok or skipped, 1 some failed, 2 usage, 3 infrastructure, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 all trials ok or skipped, 1 some failed or a published result was not reproduced, 2 usage, 3 infrastructure,
+130 stopped by Ctrl-C, 143 by SIGTERM.
 What costs time to import (torch, papermill, mlflow) is imported by the command that needs it.
 """
 
@@ -247,6 +248,28 @@ def report(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = 
 
     chosen = load(suite)
     typer.echo(f"Report: {build(results, chosen, chosen.trials(device=device.value))}")
+
+
+@app.command()
+def verify(
+    task: Annotated[str | None, typer.Argument(help="only published results on this task; default: all")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
+    device: OnDevice = Device.AUTO,
+    results: Results = RESULTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+) -> None:
+    """Hold our results against published ones, after running what is missing for it. Exit code 1: not all agree."""
+    from rich.console import Console
+
+    from benchmarks import verifying
+
+    found = verifying.verify(task, device.value, Options(results, workers), dry_run)
+    if found is None:
+        return
+    Console().print(verifying.render(found))
+    typer.echo(f"Page: {results / verifying.PAGE}")
+    if any(finding.verdict == "not reproduced" for finding in found):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -219,6 +219,20 @@ def test_padding_stays_zero_whatever_the_mean_is() -> None:
         assert not batch.inputs[batch.lengths == 1, 1:].any()
 
 
+def test_the_problems_of_the_archive_are_the_files_that_aeon_reads() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package's imports, which are not ours to mend
+        from aeon.datasets import load_gunpoint, load_italy_power_demand
+    for name, load in (("gun_point", load_gunpoint), ("italy_power", load_italy_power_demand)):
+        test = task(name, {}).splits(0).test
+        series, labels = load(split="TEST")
+        assert test.inputs.shape == (len(series), series.shape[2], 1)
+        development = load(split="TRAIN")[0]
+        expected = (series - development.mean()) / development.std()
+        np.testing.assert_allclose(test.inputs[:, :, 0], expected[:, 0], atol=1e-5)
+        assert test.targets[:, -1].tolist() == (labels.astype(int) - 1).tolist()
+
+
 @pytest.mark.parametrize(("name", "per_class"), [("japanese_vowels", 6), ("basic_motions", 2)])
 def test_validation_holds_a_fifth_of_every_class(name: str, per_class: int) -> None:
     built = task(name, {})

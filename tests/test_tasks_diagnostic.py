@@ -232,3 +232,13 @@ def test_noise_changes_what_is_shown_and_nothing_else() -> None:
     plain, noisy = (task("adding", {"noise": noise, **FEW}).splits(0).test for noise in (0, 0.5))
     assert torch.equal(plain.targets, noisy.targets) and torch.equal(plain.inputs[..., 1], noisy.inputs[..., 1])
     assert float((noisy.inputs - plain.inputs)[..., 0].std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_formal_languages_are_tested_at_the_length_asked_for() -> None:
+    built = task("parity", {"max_length": 4, "test_length": 50, "n_train": 8, "n_test": 3})
+    assert built.lengths is not None and built.lengths.tested == (4, 8, 50)
+    assert set(built.splits(0).test.lengths.tolist()) == {50} and built.input.max_length == 50
+    assert task("parity", {"max_length": 4, "test_length": 4}).lengths.tested == (4,)  # type: ignore[union-attr]
+    for wrong in (3, 50.0, True):
+        with pytest.raises(InvalidParameter, match="parity: test_length must be an integer of at least 4"):
+            task("parity", {"max_length": 4, "test_length": wrong})

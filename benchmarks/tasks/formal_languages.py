@@ -25,17 +25,18 @@ from models.sequences import Classes, SequenceBatch, TokenInput, last_steps
 
 @dataclass(frozen=True)
 class FormalLanguage(Task):
-    """Training and validation strings have lengths uniform on 1 … max_length, test strings 5 · max_length.
+    """Training and validation strings have lengths uniform on 1 … max_length; test strings are longer.
 
     A subclass draws strings of given lengths and answers them, in `draw`. least: the smallest value of each of its own
     integer fields. vocabulary, n_answers: tokens and classes. steps: of a sequence for each symbol of its string, the
-    answer included.
+    answer included. test_length: of the test strings; None: five times max_length.
     """
 
     max_length: int = 20
     n_train: int = 20_000
     n_validation: int = 1_000
     n_test: int = 1_000
+    test_length: int | None = None
 
     group: ClassVar[str] = "diagnostic"
     licence: ClassVar[str] = "generated, no data"
@@ -55,6 +56,8 @@ class FormalLanguage(Task):
 
     def __post_init__(self) -> None:
         require_integers(self, {**self.least, "max_length": 1, "n_train": 1, "n_validation": 1, "n_test": 1})
+        if self.test_length is not None:
+            require_integers(self, {"test_length": self.max_length})
 
     @property
     def input(self) -> TokenInput:
@@ -66,7 +69,9 @@ class FormalLanguage(Task):
 
     @property
     def lengths(self) -> Lengths:
-        return Lengths(self.max_length, (self.max_length, 2 * self.max_length, 5 * self.max_length))
+        longest = self.test_length or 5 * self.max_length
+        tested = (self.max_length, min(2 * self.max_length, longest), longest)
+        return Lengths(self.max_length, tuple(dict.fromkeys(tested)))
 
     def splits(self, seed: int) -> Splits:
         generator = numpy_generator("data", self.name, seed)
@@ -113,8 +118,8 @@ class Parity(FormalLanguage):
     Floor: a uniform string is even half of the time, and so is every part of it: any constant, and any predictor that
     misses a single bit, is right 1/2 of the time in expectation. Ceiling: 1, for two states suffice.
 
-    max_length: the longest training string; every test string has five times as many bits. n_train, n_validation, n_test:
-    strings.
+    max_length: the longest training string; every test string has five times as many bits. n_train,
+    n_validation, n_test: strings. test_length: of test strings, if not that.
     """
 
     name: ClassVar[str] = "parity"
@@ -142,6 +147,7 @@ class EvenPairs(FormalLanguage):
     Ceiling: 1, for the answer is a function of the string.
 
     max_length: the longest training string; test strings are five times as long. n_train, n_validation, n_test: strings.
+    test_length: of test strings, if not that.
     """
 
     name: ClassVar[str] = "even_pairs"
@@ -168,7 +174,7 @@ class CycleNavigation(FormalLanguage):
     Ceiling: 1, for n_places states suffice.
 
     n_places: on the circle. max_length: the longest training walk; test walks are five times as long. n_train, n_validation,
-    n_test: walks.
+    n_test: walks. test_length: of test walks, if not that.
     """
 
     n_places: int = 5
@@ -203,6 +209,7 @@ class ModularArithmetic(FormalLanguage):
 
     modulus: digits are 0 … modulus - 1; plus, minus and times are the next three tokens. max_length: the longest training
     string; test strings are five times as long. n_train, n_validation, n_test: strings.
+    test_length: of test strings, if not that.
     """
 
     modulus: int = 5
@@ -260,7 +267,7 @@ class BracketDepth(FormalLanguage):
     Ceiling: 1, for max_depth + 1 states suffice.
 
     max_depth: of open brackets. max_length: the longest training string; test strings are five times as long. n_train,
-    n_validation, n_test: strings.
+    n_validation, n_test: strings. test_length: of test strings, if not that.
     """
 
     max_depth: int = 8

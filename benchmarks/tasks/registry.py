@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from benchmarks.tasks.archive import GunPoint, ItalyPower
 from benchmarks.tasks.biology import ProteinStructure, Splice
 from benchmarks.tasks.classification import BasicMotions, Digits, JapaneseVowels
 from benchmarks.tasks.control import MaskedCartPole
@@ -57,6 +58,8 @@ TASKS: dict[str, type[Task]] = {
         Nottingham,
         PianoMidi,
         BasicMotions,
+        GunPoint,
+        ItalyPower,
         Digits,
         MnistPixels,
         MnistPixelsSmall,

@@ -60,6 +60,7 @@ class ReverseString(Transduction):
     only the last k bits is right (1 + k/n)/2 of the time on strings of n bits. Ceiling: 1, for the string has been shown.
 
     max_length: the longest training string; test strings are five times as long. n_train, n_validation, n_test: strings.
+    test_length: of test strings, if not that.
     """
 
     name: ClassVar[str] = "reverse_string"
@@ -81,6 +82,7 @@ class DuplicateString(Transduction):
     string has been shown. A queue would do for one copy; the second needs the string to be kept while it is read.
 
     max_length: the longest training string; test strings are five times as long. n_train, n_validation, n_test: strings.
+    test_length: of test strings, if not that.
     """
 
     name: ClassVar[str] = "duplicate_string"

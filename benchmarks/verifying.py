@@ -1,0 +1,136 @@
+"""Our results beside published ones: the trials that are missing are run, every claim is judged, and the table is shown."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.published import Claim, Finding, claims, judge, metric, trials
+from benchmarks.records import Result, read_result, run_folder, write_atomically
+from benchmarks.running import Narrowed, Options, complete
+from benchmarks.tables import number
+from benchmarks.trial import Device, resolve_device
+from models.contract import Fit
+from models.names import UnknownName
+from models.registry import entry
+
+PAGE = "verify.html"
+PAGE_WIDTH = 150
+"""Columns of the page: wide enough that no name is broken."""
+
+COLOURS = {"reproduced": "green", "not reproduced": "red", "not run": "dim"}
+CAPTION = (
+    "Published: (standard deviation over runs); ° second-hand, quoted by others and not read in the paper. Ours: mean over "
+    "seeds ± half of the 95 % t interval."
+)
+SIGNS = {"higher": "≥", "lower": "≤"}
+
+
+def verify(task: str | None, device: str, options: Options, dry_run: bool = False) -> list[Finding] | None:
+    """Runs what is missing for the claims about a task, or for all, judges them and writes the page; None for a dry run.
+
+    What only a GPU can bear is run where ``device`` is one, and is otherwise shown as not run. Raises what
+    `benchmarks.running.complete` raises, and UnknownName, with the nearest known one, for a task without a claim.
+    """
+    chosen, on = about(task), resolve_device(device)
+    bearable = [claim for claim in chosen if claim.device in ("cpu", on)]
+    for suite in dict.fromkeys(claim.suite for claim in bearable):
+        tasks = list(dict.fromkeys(claim.task for claim in bearable if claim.suite == suite))
+        complete(suite, on, options, Narrowed(tasks=tasks, dry_run=dry_run, report=False))
+    if dry_run:
+        return None
+    found = [
+        find(claim, on, options.results)
+        if claim in bearable
+        else Finding(claim, None, None, 0, "not run", "needs a GPU")
+        for claim in chosen
+    ]
+    _write_page(found, options.results)
+    return found
+
+
+def about(task: str | None) -> list[Claim]:
+    """The claims about a task, or all. Raises UnknownName for a task without any."""
+    every = claims()
+    if task is not None and task not in (known := {claim.task for claim in every}):
+        raise UnknownName("task with a published result", task, known)
+    return [claim for claim in every if task in (None, claim.task)]
+
+
+def find(claim: Claim, device: Device, results: Path) -> Finding:
+    """The verdict on a claim from what lies in the results folder."""
+    ours = [read_result(run_folder(results, trial.id)) for trial in trials(claim, device)]
+    return judge(claim, metric(claim).direction, ours)._replace(made=made(claim, ours))
+
+
+def made(claim: Claim, results: Sequence[Result | None]) -> str:
+    """How ours was made, as the records have it: seeds, size, steps, optimiser."""
+    finished = [result for result in results if result is not None and result.parameters]
+    if not finished:
+        return ""
+    size = finished[0].parameters.get("backbone", 0)
+    parts = [f"{len(finished)} seed{'s' if len(finished) > 1 else ''}", f"{size:,} backbone parameters"]
+    if entry(claim.model).fit is Fit.GRADIENT:
+        fit = finished[0].spec["fit"]
+        parts.append(f"{fit['n_steps']:,} steps of {fit['optimiser']} on batches of {fit['batch_size']}")
+        parts.append("checkpoint chosen on validation")
+    return ", ".join(parts)
+
+
+def render(found: Sequence[Finding]) -> Group:
+    """For a rich console: a row per claim, then what is different in ours, once for all rows that share it."""
+    table = Table(show_lines=True)
+    for title in ("what", "published", "ours", "declared", "verdict"):
+        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced"), overflow="fold")
+    notes: dict[str, int] = {}
+    for finding in found:
+        claim = finding.claim
+        note = notes.setdefault(_note(finding), len(notes) + 1)
+        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, f"see {note}")))
+        what = "\n".join(filter(None, (claim.task, claim.variant, f"{claim.model}, {claim.metric}")))
+        row = (what, _published(claim), _ours(finding), _declared(claim))
+        table.add_row(*map(Text, row), Text(verdict, COLOURS[finding.verdict]))
+    counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in COLOURS}
+    total = f"{len(found)} published results: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return Group(table, Text(CAPTION), *(Text(f"{i}. {note}") for note, i in notes.items()), Text(total, "bold"))
+
+
+def _note(finding: Finding) -> str:
+    claim = finding.claim
+    ours = "; ".join(filter(None, (finding.made, claim.differences)))
+    return f"Theirs: {claim.protocol}. Ours: {ours}. {claim.source}"
+
+
+def _published(claim: Claim) -> str:
+    spread = "" if claim.spread is None else f" ({claim.spread:.2g})"
+    return number(claim.value) + spread + ("" if claim.status == "verified" else "°")
+
+
+def _ours(finding: Finding) -> str:
+    if finding.ours is None or finding.best is None:
+        return "–"
+    mean, low, high = finding.ours
+    half = "" if math.isnan(low) else f" ± {(high - low) / 2:.2g}"
+    return f"{number(mean)}{half}\nbest {number(finding.best)}, n = {finding.n}"
+
+
+def _declared(claim: Claim) -> str:
+    """The rule as a reader takes it: "mean 7.90 … 8.30", "best ≥ 0.990"."""
+    if claim.rule == "mean within":
+        return f"mean {number(claim.value - claim.tolerance)} … {number(claim.value + claim.tolerance)}"
+    direction = metric(claim).direction
+    limit = claim.value - claim.tolerance if direction == "higher" else claim.value + claim.tolerance
+    return f"{claim.rule.split()[0]} {SIGNS[direction]} {number(limit)}"
+
+
+def _write_page(found: Sequence[Finding], results: Path) -> None:
+    console = Console(record=True, width=PAGE_WIDTH, file=io.StringIO(), force_jupyter=False)
+    console.print(render(found))
+    results.mkdir(parents=True, exist_ok=True)
+    write_atomically(results / PAGE, console.export_html())
