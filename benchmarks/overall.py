@@ -146,24 +146,17 @@ def _merit(own: pd.DataFrame, frame: pd.DataFrame) -> float:
 
 
 def reading(field: Field) -> Iterator[str]:
-    """Sentences: who is compared, how far the suite can tell models apart, and what the best ranked is worth."""
+    """Sentences: who is compared, and how far the suite can tell models apart."""
     if not field.is_comparable:
         yield "Fewer than two models did at least two scored tasks: nothing is said over tasks."
         return
     told = field.ranking
-    best, *others = told.ranks
+    best = next(iter(told.ranks))
     yield (
         f"{len(told.ranks)} models did all of the {told.n_tasks} tasks that have scores; {best} has the best mean rank "
         f"({told.ranks[best]:.1f}). Friedman test of no difference at all: p = {told.friedman:.2g}."
     )
     if told.underpowered:
         yield f"Pairs: {told.underpowered}; so a pair that is not told apart here may well differ."
-    for other in others:
-        better, equal, worse = field.verdict(best, other)
-        yield (
-            f"{best} against {other}: better with probability {better:.2f}, practically equal {equal:.2f}, worse {worse:.2f}."
-        )
     for model, n in field.imputed.items():
         yield f"{model}: {n} failed trial{'s' if n > 1 else ''} counted as the worst score of the task."
-    for model, reason in field.left_out.items():
-        yield f"Not compared over tasks: {model}, which {reason}."

@@ -262,7 +262,16 @@ def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str,
 
 def over_tasks(study: Study) -> Html:
     """What the suite says over all its tasks together."""
-    return paragraphs(overall.reading(study.field))
+    field = study.field
+    told = paragraphs(overall.reading(field)).text
+    if field.is_comparable:
+        best, *others = field.ranking.ranks
+        columns = (f"probability that {best} is", "better", "practically equal", "worse")
+        rows = [(f"than {other}", *(f"{p:.2f}" for p in field.verdict(best, other))) for other in others]
+        told += table(columns, rows).text
+    if field.left_out:
+        told += table(("not compared over tasks", "because it"), field.left_out.items()).text
+    return Html(told)
 
 
 def gap_table(study: Study) -> Html:

@@ -194,8 +194,8 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
         apart = (
             difference(values[row["task"], row["model"]], values[leader["task"], leader["model"]]) if rivals else None
         )
-        # With one seed there is no interval: the best is marked alone.
-        row["best"] = row["complete"] and apart is not None and (row is leader or apart[1] <= 0 <= apart[2])
+        # With one seed there is no interval: the best is marked alone, or with its equals.
+        row["best"] = row["complete"] and apart is not None and (apart[0] == 0 or apart[1] <= 0 <= apart[2])
     return pd.DataFrame(rows, columns=[*SUMMARY, "best"]).astype({"best": bool, "complete": bool})
 
 

@@ -116,7 +116,9 @@ def test_exponents_are_those_of_the_sweeps(tmp_path, planned):
 def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(tmp_path, planned):
     frame = tables.frame(tmp_path, planned)
     for timed in (cost_tables.runs(tmp_path, planned), cost_tables.runs(tmp_path, [])):
-        study = report_sections.Study("s", "d", "e", None, tmp_path, planned[:9], frame, tables.matrix(frame), timed)
+        study = report_sections.Study(
+            "s", "d", "e", None, tmp_path, planned[:9], frame, tables.matrix(frame), timed=timed
+        )
         page = "".join(
             section(study).text
             for section in (
