@@ -121,6 +121,13 @@ def field(frame: pd.DataFrame) -> Field:
     return Field(tasks, scores, merits, imputed, left_out)
 
 
+def without_failures(frame: pd.DataFrame) -> Field:
+    """The field on those tasks alone on which none that it compares has failed: nothing in it is imputed."""
+    is_failure = ~frame["status"].isin([Status.OK, Status.SKIPPED, MISSING])
+    lost = frame.loc[is_failure & frame["model"].isin(list(field(frame).imputed)), "task"]
+    return field(frame[~frame["task"].isin(lost)])
+
+
 def _absence(own: pd.DataFrame, tasks: tuple[str, ...]) -> str | None:
     """Why a model cannot be compared over all these tasks, or None."""
     for status, told in ((Status.SKIPPED, "cannot do"), (MISSING, "has not finished")):

@@ -269,9 +269,24 @@ def over_tasks(study: Study) -> Html:
         columns = (f"probability that {best} is", "better", "practically equal", "worse")
         rows = [(f"than {other}", *(f"{p:.2f}" for p in field.verdict(best, other))) for other in others]
         told += table(columns, rows).text
+    if field.imputed:
+        told += _without_failures(field, overall.without_failures(study.frame))
     if field.left_out:
         told += table(("not compared over tasks", "because it"), field.left_out.items()).text
     return Html(told)
+
+
+def _without_failures(whole: Field, rest: Field) -> str:
+    """Rank and aggregate with failures as the worst score, and on the tasks without any."""
+    if not rest.is_comparable:
+        return paragraphs(["Without the tasks on which a model failed there is too little left to compare."]).text
+    rows = []
+    for model, rank in whole.ranking.ranks.items():
+        other = rest.ranking.ranks.get(model, math.nan)
+        rows.append((model, rank, other, whole.aggregates[model][0].mean, rest.aggregates[model][0].mean))
+    kept = f"on the {len(rest.tasks)} tasks without a failure"
+    ranks, means = ("mean rank", f"mean rank {kept}"), ("interquartile mean", f"interquartile mean {kept}")
+    return table(("model", *ranks, *means), rows).text
 
 
 def gap_table(study: Study) -> Html:

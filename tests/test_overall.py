@@ -9,6 +9,7 @@ from benchmarks import overall, tables
 from benchmarks.figures import overall_figures
 from benchmarks.figures.drawing import styles
 from benchmarks.records import Status
+from benchmarks.report_sections import Study, over_tasks
 
 NAMES = ("adding", "recall", "parity", "hidden_source", "japanese_vowels", "co2")
 SKILL = {"lstm": 0.9, "gru": 0.6, "rnn": 0.3, "floor": 0.0, "hmm": 0.5}
@@ -46,6 +47,18 @@ def test_a_failure_counts_as_the_worst_of_its_task_and_is_named(tmp_path):
     assert found.scores["lstm"][at].min() == frame.loc[frame["task"] == "recall", "score"].astype(float).min()
     assert found.merits["lstm"][at] < overall.field(study(tmp_path)[1]).merits["lstm"][at]
     assert any("lstm: 1 failed trial counted as the worst" in line for line in overall.reading(found))
+
+
+def test_a_second_table_leaves_the_tasks_with_failures_out(tmp_path):
+    planned, frame = study(tmp_path)
+    failed = (frame["model"] == "lstm") & (frame["task"].isin(["recall", "co2"])) & (frame["seed"] == 0)
+    frame.loc[failed, ["status", "score", "value"]] = [Status.DIVERGED, None, None]
+    rest = overall.without_failures(frame)
+    assert rest.tasks == ("adding", "parity", "hidden_source", "japanese_vowels") and not rest.imputed
+    whole = overall.field(frame)
+    np.testing.assert_array_equal(rest.scores["gru"], whole.scores["gru"][[0, 2, 3, 4]])
+    page = over_tasks(Study("s", "d", "e", None, tmp_path, planned, frame, tables.matrix(frame))).text
+    assert "on the 4 tasks without a failure" in page and "lstm: 2 failed trials counted as the worst" in page
 
 
 def test_the_better_ranks_first_and_the_sentences_say_how_sure(tmp_path):
