@@ -20,8 +20,8 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.timing import exponent, summary, time_blocks, time_steps
 from benchmarks.trial import Overrides, specify
 from models import recurrent, registry
-from models.contract import Fit, ModelEntry
-from models.predictor import Backbone, NeuralPredictor, count
+from models.contract import Fit, ModelEntry, ParameterCounts, Predictor
+from models.predictor import NeuralPredictor, count
 from models.recurrent import Recurrent, RecurrentConfig
 from models.recurrent_cells import unroll
 from models.sequences import Classes, RealInput, SequenceBatch
@@ -38,21 +38,21 @@ class PlantedConfig:
     megabytes: int = 0
 
 
-class Planted(Backbone):
-    """Costs what it is told to, and learns a bias."""
+class Planted(Predictor):
+    """Costs what it is told to and hardly more, and learns a constant."""
 
     causal = True
 
-    def __init__(self, features: int, config: PlantedConfig) -> None:
+    def __init__(self, n_outputs: int, config: PlantedConfig) -> None:
         super().__init__()
         self.config = config
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.answer = nn.Parameter(torch.zeros(n_outputs))
 
-    def forward(self, features, state, lengths):
+    def forward(self, inputs, state=None, lengths=None):
         time.sleep(self.config.sleep_s)
         if self.config.megabytes:
             torch.ones(self.config.megabytes * 1_000_000, dtype=torch.uint8)
-        return features + self.bias, ()
+        return self.answer.expand(*inputs.shape[:2], -1), ()
 
     def initial_state(self, batch_size):
         return ()
@@ -60,10 +60,13 @@ class Planted(Backbone):
     def state_bytes(self, t):
         return 0
 
+    def parameter_counts(self):
+        return ParameterCounts(backbone=self.answer.numel())
+
 
 def planted(name: str, config: PlantedConfig) -> ModelEntry:
     def build(inputs, target, causal, config):
-        return NeuralPredictor(inputs, target, Planted(inputs.features, config))
+        return Planted(target.n_outputs, config)
 
     return ModelEntry(
         name, "planted", config, build, Fit.GRADIENT, "none", "costs what it is told to", learning_rate=1e-3
