@@ -88,13 +88,13 @@ def scaling(result: Result) -> Drawing | None:
     return scalings(rows.assign(family=models.entry(name).family, machine=""))
 
 
-def noise(result: Result) -> pd.DataFrame:
-    """What speaks against the times, a row each."""
+def noise(result: Result) -> str:
+    """What speaks against the times, a line each."""
     cost = _cost_of(result)
     found = [*cost.noise, *([cost.sweep_note] if cost.sweep_note else [])]
     if not result.timing_valid:
         found.append("run by hand: nobody saw to it that nothing else was running, so no table takes these times")
-    return pd.DataFrame({"noise": found or ["nothing was seen"]})
+    return "\n".join(found or ["nothing was seen"])
 
 
 def _cost_of(result: Result) -> Cost:
