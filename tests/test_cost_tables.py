@@ -11,7 +11,8 @@ from synthetic_runs import trials, write_run
 
 from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables
 from benchmarks.execution.supervisor import round_robin
-from benchmarks.figures import cost_figures
+from benchmarks.figures import cost_figures, report_figures
+from benchmarks.figures.drawing import styles
 from benchmarks.figures.report_figures import read_curves
 from benchmarks.records import Result, Status, write_result
 from benchmarks.timing import Cost, SweepRow, summary
@@ -136,3 +137,16 @@ def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(
 def test_processes_go_round_over_the_models():
     order = [(trial.model, trial.seed) for trial in round_robin(timing_trials(2))]
     assert order == [(model, process) for process in range(2) for model in STEPS_S]
+
+
+def test_curves_against_time_are_those_against_steps_times_the_timed_step(tmp_path, planned):
+    frame, costs = tables.frame(tmp_path, planned), cost_tables.costs(cost_tables.runs(tmp_path, planned))
+    figure = report_figures.learning_costs(frame, tmp_path, costs)
+    seconds, operations = figure.axes
+    colours = {line.get_color() for line in seconds.lines}
+    assert colours >= {style.colour for style in styles(frame).values()}
+    slowest = costs["training_step_s"].max()
+    assert seconds.get_xlim()[1] == pytest.approx(500 * slowest)
+    assert operations.get_xlim()[1] == pytest.approx(500 * costs["training_flops"].max() / 1e9)
+    assert figure.get_suptitle().startswith("In training time, lstm is first")
+    assert "timed" in report_figures.learning_costs(frame, tmp_path, costs[:0]).get_suptitle()

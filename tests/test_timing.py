@@ -19,7 +19,7 @@ from benchmarks.noise import Noise
 from benchmarks.parameters import InvalidParameter
 from benchmarks.timing import exponent, summary, time_blocks, time_steps
 from benchmarks.trial import Overrides, specify
-from models import recurrent, registry
+from models import registry
 from models.contract import Fit, ModelEntry, ParameterCounts, Predictor
 from models.predictor import NeuralPredictor, count
 from models.recurrent import Recurrent, RecurrentConfig
@@ -303,27 +303,3 @@ def test_the_time_of_attention_grows_towards_the_square_and_that_of_a_recurrence
         found[model] = exponent([row.length for row in rows], [row.training_step_s for row in rows])
     assert found["lstm"] == pytest.approx(1, abs=0.2)
     assert 1.5 < found["transformer"] < 2.4
-
-
-@pytest.mark.slow
-def test_the_same_model_under_two_names_costs_the_same_and_a_slower_one_more(models, tmp_path):
-    gru = next(entry for entry in recurrent.ENTRIES if entry.name == "gru")
-    models(
-        replace(gru, name="gru_again"),
-        planted("sleeper", PlantedConfig(sleep_s=0.008)),
-        planted("slower", PlantedConfig(sleep_s=0.010)),
-    )
-    names = ("gru", "gru_again", "sleeper", "slower")
-    trials = []
-    for process in range(5):
-        for name in names:
-            prepared = trial(tmp_path / "runs", name, QUICK | {"n_warmup": 10, "n_repeats": 20}, process)
-            result_of(prepared)
-            prepared.folder.rename(tmp_path / "runs" / prepared.trial.id)
-            trials.append(prepared.trial)
-    runs = cost_tables.runs(tmp_path, trials)
-    assert list(cost_tables.costs(runs)["n"]) == [5] * 4
-    same = cost_tables.ratio(runs, "parity", "gru_again", "gru")
-    assert same.low <= 1 <= same.high
-    slower = cost_tables.ratio(runs, "parity", "slower", "sleeper")
-    assert 1 < slower.low < 1.25 < slower.high * 1.1

@@ -137,25 +137,58 @@ def learning_curves(frame: pd.DataFrame, results: Path) -> Drawing:
         f"Line: median over seeds. Band: their range. A level line: a model that fits itself. {seeds_text(frame)}."
     )
     size = (5.0, max(3.0, 0.9 + 0.16 * len(look)))
-    figure, axes = drawing(_fastest(frame, curves, tasks), len(tasks), size, columns=2, reading=reading)
+    title = f"In steps, {_fastest(frame, curves, tasks)}"
+    figure, axes = drawing(title, len(tasks), size, columns=2, reading=reading)
     for ax, task in zip(axes, tasks, strict=True):
-        rows = frame[frame["task"] == task]
         own = {model: curve for (name, model), curve in curves.items() if name == task}
-        values = [value for curve in own.values() for value in curve.to_numpy().ravel()]
-        log, low, high = bounds(
-            [*values, *rows["floor"].dropna(), *rows["ceiling"].dropna()], rows["direction"].iloc[0]
-        )
-        last = max(curve.index.max() for curve in own.values()) or 1
-        if log:
-            ax.set_yscale("log", nonpositive="clip")
-        ax.set_ylim(low, high)
-        ax.set_xlim(0, last)
-        reference_lines(ax, rows, vertical=False)
-        ends = {model: _curve(ax, own[model], last, look[model]) for model in look if model in own}
-        label_right(ax, ends, look)
-        metric = f"validation {rows['metric'].iloc[0]} ({rows['unit'].iloc[0]})"
-        head(ax, f"{task}: {rows['direction'].iloc[0]} is better", "optimiser steps", metric)
+        _curves(ax, own, frame[frame["task"] == task], look, "optimiser steps")
     return figure
+
+
+def learning_costs(frame: pd.DataFrame, results: Path, costs: pd.DataFrame) -> Drawing:
+    """Two panels per task that has timing trials: validation metric against the time and the operations of its steps.
+
+    costs: as `benchmarks.cost_tables.costs` has them. A step's time is its median where nothing else ran.
+    """
+    curves = read_curves(frame, results)
+    step = costs[costs["training_step_s"].notna()].set_index(["task", "model"])[["training_step_s", "training_flops"]]
+    prices = {key: row for key, row in step.iterrows() if key in curves}
+    tasks = list(dict.fromkeys(task for task, _ in prices))
+    if not tasks:
+        return message("No model that learns by gradient was both fitted and timed on one task.")
+    look = styles(frame)
+    reading = (
+        f"Line: median over seeds. Band: their range. Steps × what one costs in a timing trial. {seeds_text(frame)}."
+    )
+    size = (5.0, max(3.0, 0.9 + 0.16 * len(look)))
+    units = (("training_step_s", 1.0, "training time (s)"), ("training_flops", 1e-9, "operations (GFLOP)"))
+    priced = {
+        price: {key: curves[key].set_axis(curves[key].index * float(prices[key][price]) * scale) for key in prices}
+        for price, scale, _ in units
+    }
+    title = f"In training time, {_fastest(frame, priced['training_step_s'], tasks)}"
+    figure, axes = drawing(title, 2 * len(tasks), size, columns=2, reading=reading)
+    panels = [(task, *unit) for task in tasks for unit in units]
+    for ax, (task, price, _, label) in zip(axes, panels, strict=True):
+        own = {model: curve for (name, model), curve in priced[price].items() if name == task}
+        _curves(ax, own, frame[frame["task"] == task], look, label)
+    return figure
+
+
+def _curves(ax: Axes, own: dict[str, pd.DataFrame], rows: pd.DataFrame, look: dict[str, Style], x: str) -> None:
+    """A panel of one task: model → validation metric, (steps × seeds), indexed by what ``x`` names."""
+    values = [value for curve in own.values() for value in curve.to_numpy().ravel()]
+    log, low, high = bounds([*values, *rows["floor"].dropna(), *rows["ceiling"].dropna()], rows["direction"].iloc[0])
+    last = max(curve.index.max() for curve in own.values()) or 1
+    if log:
+        ax.set_yscale("log", nonpositive="clip")
+    ax.set_ylim(low, high)
+    ax.set_xlim(0, last)
+    reference_lines(ax, rows, vertical=False)
+    ends = {model: _curve(ax, own[model], last, look[model]) for model in look if model in own}
+    label_right(ax, ends, look)
+    metric = f"validation {rows['metric'].iloc[0]} ({rows['unit'].iloc[0]})"
+    head(ax, f"{rows['task'].iloc[0]}: {rows['direction'].iloc[0]} is better", x, metric)
 
 
 def _fastest(frame: pd.DataFrame, curves: dict[tuple[str, str], pd.DataFrame], tasks: list[str]) -> str:
@@ -171,7 +204,7 @@ def _fastest(frame: pd.DataFrame, curves: dict[tuple[str, str], pd.DataFrame], t
                 crossed[model] = way.index[way >= 0.9][0]
         first.update(model for model, step in crossed.items() if step == min(crossed.values()))
     if not first:
-        return "No model fitted by gradient gets nine tenths of the way from floor to ceiling"
+        return "no model fitted by gradient gets nine tenths of the way from floor to ceiling"
     model, n = first.most_common(1)[0]
     return (
         f"{model} is first, or among the first, past nine tenths of the way to the ceiling on {n} of {len(tasks)} tasks"
