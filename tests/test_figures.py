@@ -115,7 +115,7 @@ def test_the_message_names_the_model_that_learns_first(tmp_path):
     for trial in planned:
         write_run(tmp_path, trial, 0.999 if trial.model == "gru" else 0.1)
     figure = report_figures.learning_curves(tables.frame(tmp_path, planned), tmp_path)
-    assert figure.get_suptitle().startswith("gru is first")
+    assert figure.get_suptitle().startswith("In steps, gru is first")
 
 
 @pytest.mark.parametrize("picture", PICTURES)
