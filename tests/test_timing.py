@@ -301,5 +301,6 @@ def test_the_time_of_attention_grows_towards_the_square_and_that_of_a_recurrence
     for model, config in (("lstm", {}), ("transformer", {"context": 4096})):
         rows = result_of(trial(tmp_path, model, timing, parameter_budget=11500, model_config=config)).cost.sweep
         found[model] = exponent([row.length for row in rows], [row.training_step_s for row in rows])
-    assert found["lstm"] == pytest.approx(1, abs=0.2)
-    assert 1.5 < found["transformer"] < 2.4
+    # Wide, for a shared machine may change its speed by half from one length to the next.
+    assert 0.6 < found["lstm"] < 1.4
+    assert 1.3 < found["transformer"] < 2.6 and found["transformer"] > found["lstm"] + 0.3
