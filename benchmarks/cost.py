@@ -203,10 +203,18 @@ class CostTrial:
         step = weight = None
         if self.by_gradient:
             weight = _increment(self._peak(lambda: self._training(self._built(), batch)))
-            step = time_steps(self._training(self._built(), batch), *settings).median_s
+            step = time_steps(self._training(self._built(), batch), *settings)
         inference_weight = _increment(self._peak(lambda: self._inference(batch)))
-        inference = time_steps(self._inference(batch), *settings).median_s
-        return SweepRow(length, step, inference, weight, inference_weight)
+        inference = time_steps(self._inference(batch), *settings)
+        return SweepRow(
+            length=length,
+            training_step_s=step.median_s if step else None,
+            inference_s=inference.median_s,
+            training_bytes=weight,
+            inference_bytes=inference_weight,
+            training_step_compared=step.compared if step else None,
+            inference_compared=inference.compared,
+        )
 
     def finish(self) -> Result:
         """Completes the record with what speaks against its times, and writes it, last."""

@@ -129,10 +129,10 @@ def exponent_table(study: Study) -> Html:
 
 def _slower(study: Study, cell: dict[str, Any]) -> str:
     """A training step beside the fastest model's on the shape, paired over processes."""
-    same = study.costs[(study.costs["task"] == cell["task"]) & study.costs["training_step_s"].notna()]
+    same = study.costs[(study.costs["task"] == cell["task"]) & study.costs["training_step_compared"].notna()]
     if same.empty or not _known(cell["training_step_s"]):
         return "–"
-    fastest = same.loc[same["training_step_s"].astype(float).idxmin(), "model"]
+    fastest = same.loc[same["training_step_compared"].astype(float).idxmin(), "model"]
     if fastest == cell["model"]:
         return "fastest"
     mean, low, high = cost_tables.ratio(study.timed, str(cell["task"]), str(cell["model"]), str(fastest))

@@ -27,6 +27,7 @@ from models import registry as models
 TIMED = {
     "training_step_s": "s",
     "training_step_p90_s": "s",
+    "training_step_compared": "fixed work, or s on a GPU",
     "fit_s": "s",
     "evaluation_s": "s",
     "sequences_per_s": "1/s",
@@ -103,6 +104,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         **ended,
         "training_step_s": step.median_s if step else math.nan,
         "training_step_p90_s": step.p90_s if step else math.nan,
+        "training_step_compared": step.compared if step else math.nan,
         "evaluation_s": cost.evaluation.median_s,
         **{"sequences_per_s": cost.sequences_per_s, "steps_per_s": cost.steps_per_s},
         "streaming_step_s": streamed.median_s if streamed else math.nan,
@@ -149,9 +151,11 @@ def costs(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*SHAPE, "n", *ranges, *COUNTED, "training_flops", "noise"])
 
 
-def ratio(runs: pd.DataFrame, task: str, model: str, other: str, measure: str = "training_step_s") -> Interval:
+def ratio(runs: pd.DataFrame, task: str, model: str, other: str, measure: str = "training_step_compared") -> Interval:
     """How many times what ``other`` costs ``model`` costs on a task: the geometric mean over processes of the same number,
-    which ran near each other in time, and its 95 % t interval. nan where no process has both, nan bounds where just one has."""
+    which ran near each other in time, and its 95 % t interval. nan where no process has both, nan bounds where just one has.
+
+    On a CPU training steps are compared in units of the fixed work between them, see `benchmarks.timing`."""
     of = {
         name: usable(runs)[lambda r, name=name: (r["task"] == task) & (r["model"] == name)].set_index("process")[
             measure
@@ -165,19 +169,26 @@ def ratio(runs: pd.DataFrame, task: str, model: str, other: str, measure: str = 
     return Interval(*(math.exp(bound) for bound in paired_t_interval(*logs)))
 
 
-SWEPT = ("training_step_s", "inference_s", "training_bytes", "inference_bytes")
+SWEPT = {
+    "training_step_s": "training_step_compared",
+    "inference_s": "inference_compared",
+    "training_bytes": "training_bytes",
+    "inference_bytes": "inference_bytes",
+}
+"""What a scaling sweep measures, and what the exponent of each is fitted to."""
+SWEEP = tuple(dict.fromkeys((*SWEPT, *SWEPT.values())))
 
 
 def sweeps(runs: pd.DataFrame) -> pd.DataFrame:
-    """The scaling sweeps: task, model, family, machine, length, n, and the median over processes of each of SWEPT."""
+    """The scaling sweeps: task, model, family, machine, length, n, and the median over processes of each of SWEEP."""
     rows = []
     for shape, cell in usable(runs).groupby(list(SHAPE), sort=False):
         for length in sorted({row["length"] for sweep in cell["sweep"] for row in sweep}):
             found = [row for sweep in cell["sweep"] for row in sweep if row["length"] == length]
-            known = {name: [row[name] for row in found if row[name] is not None] for name in SWEPT}
+            known = {name: [row[name] for row in found if row[name] is not None] for name in SWEEP}
             middle = {name: median(values) if values else math.nan for name, values in known.items()}
             rows.append(dict(zip(SHAPE, shape, strict=True)) | {"length": length, "n": len(found)} | middle)
-    return pd.DataFrame(rows, columns=[*SHAPE, "length", "n", *SWEPT])
+    return pd.DataFrame(rows, columns=[*SHAPE, "length", "n", *SWEEP])
 
 
 def exponents(sweeps: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +196,7 @@ def exponents(sweeps: pd.DataFrame) -> pd.DataFrame:
     reached."""
     rows = []
     for (task, model, family), cell in sweeps.groupby(["task", "model", "family"], sort=False):
-        powers = {name: exponent(list(cell["length"]), list(cell[name])) for name in SWEPT}
+        powers = {name: exponent(list(cell["length"]), list(cell[fitted])) for name, fitted in SWEPT.items()}
         rows.append({"task": task, "model": model, "family": family, "longest": cell["length"].max(), **powers})
     return pd.DataFrame(rows, columns=["task", "model", "family", "longest", *SWEPT])
 

@@ -21,7 +21,7 @@ from benchmarks.comparison import (
 from benchmarks.records import Status
 from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import Interval
-from benchmarks.tables import MISSING
+from benchmarks.tables import MISSING, with_defaults
 
 N_STUDIES = 400
 """Simulated studies behind a stated coverage: a standard error of about one percent."""
@@ -97,7 +97,8 @@ class Field:
 
 
 def field(frame: pd.DataFrame) -> Field:
-    """The field of a suite, from the table of its trials; floors take no part."""
+    """The field of a suite, from the table of its trials; floors take no part, nor do default configurations beside tuned ones:
+    a rival twice over would cost all others power."""
     scored = frame[frame["score"].notna() & (frame["status"] == Status.OK)]
     tasks = tuple(task for task in dict.fromkeys(frame["task"]) if (scored["task"] == task).any())
     worst = scored.groupby("task")["score"].min()
@@ -118,6 +119,11 @@ def field(frame: pd.DataFrame) -> Field:
         merits[str(model)] = np.array([_merit(own[own["task"] == task], frame) for task in tasks])
         if failed.any():
             imputed[str(model)] = int(failed.sum())
+    for default in filter(None, map(with_defaults, list(scores))):
+        if scores.pop(default, None) is not None:
+            left_out[default] = "its tuned configuration is compared in its place"
+            del merits[default]
+            imputed.pop(default, None)
     return Field(tasks, scores, merits, imputed, left_out)
 
 

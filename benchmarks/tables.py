@@ -151,8 +151,17 @@ def labels(trials: list[Trial]) -> Iterator[tuple[str, str]]:
         task = trial.task + _distinction(dict(trial.task_parameters), by_task[trial.task])
         rivals = by_model[_cell(trial)]
         alike = [rival for rival in rivals if bool(rival.tuned) == bool(trial.tuned)]
-        tuned = " tuned" if trial.tuned and len(alike) < len(rivals) else ""
+        tuned = TUNED if trial.tuned and len(alike) < len(rivals) else ""
         yield task, trial.model + tuned + _distinction(_settings(trial), [_settings(rival) for rival in alike])
+
+
+TUNED = " tuned"
+"""What is behind a model's name where its tuned and its default configuration stand side by side."""
+
+
+def with_defaults(model: str) -> str | None:
+    """The label of the default configuration of a model labelled as tuned, None for any other label."""
+    return model.replace(TUNED, "", 1) if TUNED in model else None
 
 
 def _cell(trial: Trial) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 Warm-ups first, then the median with percentiles: a mean would be a tale of the worst repeat. On a GPU work is only handed over
 by a call, so events on the device mark its steps, and the host waits for it before a clock of its own is read.
+
+A machine's own speed changes: a virtual one was seen to go from one to two within seconds, with nothing else running. So
+fixed work is timed before each repeat on a CPU, and two models are compared by what their steps take in units of it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from benchmarks.fitting import synchronise
 
 SPREAD, EXTREME = 0.10, 0.50
 """Shares of the median: an interquartile range and a slowest repeat beyond which a time is called noisy."""
+
+LEFT, RIGHT = torch.linspace(-1, 1, 32 * 64).reshape(32, 64), torch.linspace(-1, 1, 64 * 192).reshape(64, 192)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ class TimingConfig:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Seconds of one thing done n times. spread: the interquartile range as a share of the median."""
+    """Seconds of one thing done n times. spread: the interquartile range as a share of the median.
+
+    relative: the median of its times, each divided by that of the fixed work just before; drift: the spread of the fixed
+    work's own times. None where none was done.
+    """
 
     median_s: float
     p90_s: float
@@ -78,6 +87,13 @@ class Repeated:
     slowest_s: float
     spread: float
     n: int
+    relative: float | None = None
+    drift: float | None = None
+
+    @property
+    def compared(self) -> float:
+        """What ratios between models are made of: relative to fixed work where some was done, else seconds."""
+        return self.median_s if self.relative is None else self.relative
 
     def noise(self, what: str) -> list[str]:
         """What its repeats say against it, in words."""
@@ -88,23 +104,41 @@ class Repeated:
             found.append(
                 f"{what}: the slowest of {self.n} repeats took {self.slowest_s / self.median_s:.1f} times the median"
             )
+        if self.drift is not None and self.drift > SPREAD:
+            found.append(f"speed of the machine: fixed work beside {what} spread over {self.drift:.0%} of its median")
         return found
 
 
-def summary(seconds: Sequence[float]) -> Repeated:
-    """(n,) seconds, n ≥ 1."""
+def summary(seconds: Sequence[float], fixed: Sequence[float] = ()) -> Repeated:
+    """(n,) seconds, n ≥ 1. fixed: (n,) seconds of fixed work, each just before one of them; or none."""
     quarter, median, three_quarters, p90, p99 = map(float, np.quantile(seconds, [0.25, 0.5, 0.75, 0.9, 0.99]))
-    return Repeated(median, p90, p99, min(seconds), max(seconds), (three_quarters - quarter) / median, len(seconds))
+    spread = (three_quarters - quarter) / median
+    return Repeated(
+        *(median, p90, p99, min(seconds), max(seconds), spread, len(seconds)),
+        relative=float(np.median(np.divide(seconds, fixed))) if fixed else None,
+        drift=summary(fixed).spread if fixed else None,
+    )
+
+
+def fixed_work() -> None:
+    """About two milliseconds of what a small model's step is made of on a CPU: matrix products, and Python."""
+    for _ in range(40):
+        torch.tanh(LEFT @ RIGHT)
+    total = 0
+    for i in range(20_000):
+        total += i
 
 
 def time_steps(call: Callable[[], object], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
-    """One call after the other, as in training: a GPU is not waited for in between."""
+    """One call after the other, as in training: a GPU is not waited for in between. On a CPU with fixed work before each."""
     for _ in range(n_warmup):
         call()
     synchronise(device)
     with _undisturbed():
         if device.type != "cuda":
-            return summary([seconds_of(call, device) for _ in range(n_repeats)])
+            fixed_work()
+            pairs = [(seconds_of(fixed_work, device), seconds_of(call, device)) for _ in range(n_repeats)]
+            return summary([seconds for _, seconds in pairs], [fixed for fixed, _ in pairs])
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(n_repeats + 1)]
         marks[0].record()
         for mark in marks[1:]:
@@ -152,14 +186,16 @@ def matrix_rate(device: torch.device, repeats: int = 7) -> float:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One length of the scaling sweep. Seconds are medians; bytes are what one pass adds to the process at its peak. None for
-    what the model has not: a training step where it fits itself."""
+    """One length of the scaling sweep. Seconds are medians, the same as `Repeated.compared` where exponents are fitted; bytes
+    are what one pass adds to the process at its peak. None for what the model has not: a training step where it fits itself."""
 
     length: int
     training_step_s: float | None
     inference_s: float
     training_bytes: float | None
     inference_bytes: float
+    training_step_compared: float | None
+    inference_compared: float
 
 
 @dataclass(frozen=True)

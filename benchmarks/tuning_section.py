@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.execution.plan import refusal
 from benchmarks.report_sections import Html, Study, paragraphs, table
+from benchmarks.tables import difference, finished, with_defaults
 from benchmarks.tuned import Tuned, Tuning
 from models import registry as models
 
@@ -14,7 +15,11 @@ def tuning(study: Study) -> Html | None:
     if found is None:
         return None
     columns = ("task", "model", "default", "tuned", "change", "what was changed", "trials that failed")
-    body = table(columns, [_row(each) for each in found.studies])
+    on_test = _on_test(study)
+    body = table(
+        (*columns, "test: tuned − default") if on_test else columns,
+        [(*_row(each), *([on_test.get(each.labels, "–")] if on_test else [])) for each in found.studies],
+    )
     return Html("<h2>Tuning</h2>" + paragraphs([_told(found)]).text + body.text + paragraphs(_reading(study)).text)
 
 
@@ -23,6 +28,20 @@ def _row(each: Tuned) -> tuple[object, ...]:
     change = f"{each.tuned - each.default:+.3g}" if known else "–"  # type: ignore[operator]
     failed = f"{each.values.count(None)} of {len(each.values)}"
     return (*each.labels, each.default, each.tuned, change, each.told, failed)
+
+
+def _on_test(study: Study) -> dict[tuple[str, str], str]:
+    """Task and model → what tuning moved of the metric on test, paired by seed, where the suite runs both configurations."""
+    values = finished(study.frame)
+    found = {}
+    for task, model in values:
+        default = with_defaults(model)
+        if default is None or not values.get((task, default)) or not values[task, model]:
+            continue
+        mean, low, high, n = difference(values[task, model], values[task, default])
+        bounds = "no uncertainty" if n < 2 else f"{low:+.2g} … {high:+.2g}" + ("" if low <= 0 <= high else ", apart")
+        found[task, default] = f"{mean:+.3g}\n{bounds}, n = {n}"
+    return found
 
 
 def _told(found: Tuning) -> str:
@@ -38,12 +57,13 @@ def _reading(study: Study) -> list[str]:
     """How to read the table, and which models run with their defaults because nobody tuned them."""
     lines = [
         "Values are of the primary metric on validation. The tuned one is the best of many and so flattered by chance, the "
-        "more the noisier the task; whether tuning helped is for the test scores to say."
+        "more the noisier the task; whether tuning helped is for the test scores to say. Where the suite runs both "
+        "configurations, the last column does: the difference of the metric on test with its 95 % t interval, paired by seed."
     ]
     tuned: dict[str, bool] = {}
     for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):
         if models.entry(trial.model).search_space and refusal(trial) is None:
-            cell = f"{model.replace(' tuned', '')} on {task}"
+            cell = f"{with_defaults(model) or model} on {task}"
             tuned[cell] = tuned.get(cell, False) or bool(trial.tuned)
     untuned = [cell for cell, is_tuned in tuned.items() if not is_tuned]
     if untuned:

@@ -30,12 +30,14 @@ def timing_trials(n_processes=3):
     ]
 
 
-def write_cost(results, trial, step_s, **changes):
-    """A finished timing trial whose training step takes step_s, a little more in later processes."""
-    times = summary([step_s * (1 + 0.01 * trial.seed)] * 20)
+def write_cost(results, trial, step_s, slowness=1.0, **changes):
+    """A finished timing trial whose training step takes step_s, a little more in later processes. slowness: of the machine."""
+    times = summary([slowness * step_s * (1 + 0.01 * trial.seed)] * 20, [slowness * 0.002] * 20)
     memory = {"increment_bytes": 2e6, "peak_bytes": 4e8, "method": "VmHWM after reset"}
     power = 2 if trial.model == "transformer" else 1
-    rows = [SweepRow(n, 1e-5 * n**power, 1e-6 * n**power, 1e3 * n, 1e3 * n) for n in (64, 128, 256, 512)]
+    rows = [
+        SweepRow(n, 2e-5 * n**power, 1e-6 * n**power, 1e3 * n, 1e3 * n, n**power, n**power) for n in (64, 128, 256, 512)
+    ]
     cost = Cost(
         *(32, 20, times, times, times, 64, 100, times, memory, memory),
         *({"1": 512}, 10_000_000, 1e10, tuple(rows), None, (NOISE, NOISE) if trial.seed == 0 else ()),
@@ -95,6 +97,19 @@ def test_a_ratio_is_paired_over_processes(tmp_path, planned):
     mean, low, high = cost_tables.ratio(runs, "parity", "gru", "lstm")
     assert (mean, low, high) == pytest.approx((1.2, 1.2, 1.2))
     assert math.isnan(cost_tables.ratio(runs, "parity", "gru", "hmm").mean)
+
+
+def test_a_machine_that_changes_its_speed_between_two_models_does_not_change_their_ratio(tmp_path):
+    timed = [trial for trial in timing_trials() if trial.model != "transformer"]
+    for trial in timed:
+        write_cost(
+            tmp_path, trial, STEPS_S[trial.model], slowness=1.7 if (trial.model, trial.seed) == ("gru", 1) else 1.0
+        )
+    runs = cost_tables.runs(tmp_path, timed)
+    assert cost_tables.ratio(runs, "parity", "gru", "lstm") == pytest.approx((1.2, 1.2, 1.2))
+    assert cost_tables.ratio(runs, "parity", "gru", "lstm", "training_step_s").mean == pytest.approx(
+        1.2 * 1.7 ** (1 / 3)
+    )
 
 
 def test_time_to_target_is_steps_times_the_timed_step_and_nothing_where_it_is_not_reached(tmp_path, planned):

@@ -1,6 +1,7 @@
 """Who is compared over all tasks of a suite, and what is said of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_runs import trials, write_run
@@ -111,3 +112,15 @@ def test_the_figures_name_every_model_once_and_nothing_overlaps(tmp_path):
         drawn.draw_without_rendering()
         labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
         assert labels == list(found.ranking.ranks)
+
+
+def test_a_tuned_configuration_stands_for_its_model_and_the_default_is_named(tmp_path):
+    _, frame = study(tmp_path)
+    twins = frame[frame["model"].isin(["lstm", "rnn"])].assign(model=lambda rows: rows["model"] + " tuned")
+    partly = twins[(twins["model"] != "rnn tuned") | (twins["task"] != "co2")]
+    found = overall.field(pd.concat([frame, partly]))
+    assert set(found.scores) == set(found.merits) == {"lstm tuned", "gru", "rnn", "hmm"}
+    assert found.left_out == {
+        "lstm": "its tuned configuration is compared in its place",
+        "rnn tuned": "was not run on co2",
+    }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from benchmarks.fitting import FitConfig
 from benchmarks.flops import training_flops
 from benchmarks.noise import Noise
 from benchmarks.parameters import InvalidParameter
+from benchmarks.statistics import paired_t_interval
 from benchmarks.timing import exponent, summary, time_blocks, time_steps
 from benchmarks.trial import Overrides, specify
 from models import registry
@@ -113,7 +116,7 @@ def test_a_trial_measures_what_its_model_has_and_no_more(model, tmp_path):
     assert (measured.streaming_step is not None) == causal == bool(measured.state_bytes)
     assert ("fit" in result.seconds) != by_gradient
     assert [row.length for row in measured.sweep] == [8, 16]
-    assert measured.sequences_per_s > 0
+    assert measured.sequences_per_s > 0 and measured.inference.relative > 0
     assert measured.matrix_rate > 1e8
     assert result.test == {}
 
@@ -171,7 +174,16 @@ def test_a_summary_has_the_quantiles_and_names_the_noise():
     assert (times.median_s, times.fastest_s, times.slowest_s, times.n) == (1.15, 1.0, 2.0, 20)
     assert times.spread == pytest.approx(0.3 / 1.15)
     assert len(times.noise("it")) == 2
-    assert summary([1.0, 1.01, 0.99, 1.0]).noise("it") == []
+    steady = summary([1.0, 1.01, 0.99, 1.0])
+    assert steady.noise("it") == [] and steady.relative is None and steady.compared == steady.median_s == 1.0
+
+
+def test_a_change_of_speed_shows_in_the_fixed_work_and_goes_out_of_the_ratio():
+    slowness = [1.0] * 10 + [2.0] * 10
+    times = summary([0.004 * x for x in slowness], [0.002 * x for x in slowness])
+    assert times.relative == times.compared == pytest.approx(2)
+    assert times.drift == pytest.approx(0.002 / 0.003)
+    assert any(line.startswith("speed of the machine") for line in times.noise("it"))
 
 
 def test_the_exponent_is_that_of_the_upper_half():
@@ -300,7 +312,29 @@ def test_the_time_of_attention_grows_towards_the_square_and_that_of_a_recurrence
     found = {}
     for model, config in (("lstm", {}), ("transformer", {"context": 4096})):
         rows = result_of(trial(tmp_path, model, timing, parameter_budget=11500, model_config=config)).cost.sweep
-        found[model] = exponent([row.length for row in rows], [row.training_step_s for row in rows])
-    # Wide, for a shared machine may change its speed by half from one length to the next.
-    assert 0.6 < found["lstm"] < 1.4
-    assert 1.3 < found["transformer"] < 2.6 and found["transformer"] > found["lstm"] + 0.3
+        found[model] = exponent([row.length for row in rows], [row.training_step_compared for row in rows])
+    sys.stdout.write(f"exponents of the training step: {found}\n")
+    assert 0.8 < found["lstm"] < 1.2
+    assert 1.6 < found["transformer"] < 2.3
+
+
+N_STUDIES, N_PROCESSES = 20, 5
+
+
+@pytest.mark.slow
+def test_equal_costs_are_told_apart_no_more_often_than_chance_has_it_and_a_quarter_more_nearly_always(models, tmp_path):
+    models(replace(registry.entry("gru"), name="gru_twin"))
+    steps = {}
+    for model in ("gru", "gru_twin"):
+        prepared = [trial(tmp_path, model, process=process) for process in range(N_PROCESSES)]
+        steps[model] = prepared
+    logs = {model: np.empty((N_STUDIES, N_PROCESSES)) for model in steps}
+    for study, process in np.ndindex(N_STUDIES, N_PROCESSES):  # round-robin, as a suite runs them
+        for model, prepared in steps.items():
+            logs[model][study, process] = math.log(prepared[process]._time_training().compared)
+    n_apart = {}
+    for planted in (1.0, 1.25):
+        found = [paired_t_interval(a + math.log(planted), b) for a, b in zip(*logs.values(), strict=True)]
+        n_apart[planted] = sum(not low <= 0 <= high for _, low, high in found)
+    sys.stdout.write(f"{N_STUDIES} studies of {N_PROCESSES} processes, told apart: {n_apart}\n")
+    assert n_apart[1.0] <= 3 and n_apart[1.25] >= 16
