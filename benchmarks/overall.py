@@ -23,7 +23,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import Interval
 from benchmarks.tables import MISSING, with_defaults
 
-N_STUDIES = 400
+N_STUDIES = 500
 """Simulated studies behind a stated coverage: a standard error of about one percent."""
 HONEST = 0.92
 """A nominal 95 % interval that covers less often than this in simulation is not called one."""

@@ -108,6 +108,9 @@ def test_the_figures_name_every_model_once_and_nothing_overlaps(tmp_path):
     boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
     assert len(boxes) == len(found.scores)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    profiles = overall_figures.profiles(found, look)
+    profiles.draw_without_rendering()
+    assert [text.get_text() for text in profiles.axes[0].get_legend().get_texts()] == list(found.ranking.ranks)
     for drawn in (overall_figures.aggregates(found, look), overall_figures.pairs(found)):
         drawn.draw_without_rendering()
         labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]

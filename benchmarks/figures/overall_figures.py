@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
+from benchmarks.comparison import performance_profile
+from benchmarks.cost_tables import TARGET
 from benchmarks.figures.drawing import MUTED, SMALL, Drawing, Style, drawing, head, message
 from benchmarks.overall import HONEST, Field
 
@@ -46,6 +48,28 @@ def _intervals_text(field: Field) -> str:
         f"Thick bar: {name} bootstrap interval over seeds. Thin bar: over seeds and tasks, for other tasks of the kind. "
         f"Simulated coverage at this n: {covered:.0%}; {others}."
     )
+
+
+def profiles(field: Field, look: dict[str, Style]) -> Drawing:
+    """The share of each model's runs that score more than a threshold, against the threshold."""
+    if not field.is_comparable:
+        return message(ABSENT)
+    thresholds = np.linspace(-0.1, 1.1, 241)
+    shares = {model: performance_profile(field.scores[model], thresholds) for model in field.ranking.ranks}
+    at = int(np.searchsorted(thresholds, TARGET))
+    best = max(shares, key=lambda model: shares[model][at])
+    title = f"{best} scores above {TARGET:g} in most runs: {shares[best][at]:.0%} of them"
+    reading = (
+        f"Over n = {len(field.tasks)} tasks × {field.n_seeds} seeds, every run counted alike. Higher is better; where two "
+        "lines cross, it depends on what one calls success."
+    )
+    figure, (ax,) = drawing(title, 1, (8.5, 3.6), reading=reading)
+    for model, share in shares.items():
+        ax.plot(thresholds, share, color=look[model].colour, linestyle=look[model].line, linewidth=1.4, label=model)
+    ax.set(xlim=(thresholds[0], thresholds[-1]), ylim=(0, 1.02))
+    ax.legend(fontsize=SMALL, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    head(ax, "", "score (0: floor, 1: ceiling or reference)", "share of runs that score more")
+    return figure
 
 
 def critical_difference(field: Field, look: dict[str, Style]) -> Drawing:
