@@ -98,7 +98,7 @@ def answer(study: Study) -> Html:
         return paragraphs([f"No trial has finished, so there is no answer yet. {coverage(frame)}"])
     n_tasks = matrix["task"].nunique()
     marks = Counter(matrix.loc[matrix["best"], "model"])
-    leaders = [model for model, count in marks.items() if count == max(marks.values())]
+    leaders = _once(model for model, count in marks.items() if count == max(marks.values()))
     lines = ["No task is complete yet, so no model is called best."]
     if leaders:
         lines = [
@@ -106,7 +106,9 @@ def answer(study: Study) -> Html:
             f"on {max(marks.values())} of {n_tasks} tasks ({seeds_text(frame)}). The best depends on the task:"
         ]
     by_task = matrix[matrix["best"]].groupby("task", sort=False)
-    listed = Html("".join(f"<li>{escape(f'{task}: ' + ', '.join(cells['model']))}</li>" for task, cells in by_task))
+    listed = Html(
+        "".join(f"<li>{escape(f'{task}: ' + ', '.join(_once(cells['model'])))}</li>" for task, cells in by_task)
+    )
     last = []
     floors = [f"{row.model} on {row.task}" for row in frame.itertuples() if row.equals_floor and row.family != "floor"]
     if floors:
@@ -118,6 +120,13 @@ def answer(study: Study) -> Html:
 
         return paragraphs([*recommendation(study), *last, coverage(frame)])
     return Html(f"{paragraphs(lines).text}<ul>{listed.text}</ul>{paragraphs([*last, coverage(frame)]).text}")
+
+
+def _once(models: Iterable[str]) -> list[str]:
+    """Without the default configurations whose tuned ones are listed too."""
+    listed = list(models)
+    replaced = set(map(tables.with_defaults, listed))
+    return [model for model in listed if model not in replaced]
 
 
 def below_floor(matrix: pd.DataFrame) -> list[str]:
@@ -188,9 +197,14 @@ def model_list(study: Study) -> Html:
         size = " – ".join(f"{size:,}" for size in sorted({sizes.min(), sizes.max()})) if len(sizes) else "–"
         fits = [t.fit for t, is_own in zip(study.trials, own, strict=True) if is_own and entry.learning_rate]
         rates = sorted({fit["learning_rate"] for fit in fits})
-        fitted = "learning rate " + ", ".join(f"{rate:g}" for rate in rates) if rates else "its own procedure"
+        fitted = "learning rate " + _listed_or_range(rates) if rates else "its own procedure"
         rows.append((label, entry.family, entry.summary, size, fitted, entry.source))
     return table(("model", "family", "what", "backbone parameters", "fitted by", "source"), rows)
+
+
+def _listed_or_range(rates: Sequence[float]) -> str:
+    few = ", ".join(f"{rate:g}" for rate in rates)
+    return few if len(rates) < 4 else f"{rates[0]:g} to {rates[-1]:g}, task by task"
 
 
 def _first_by(study: Study, part: int) -> dict[str, Trial]:

@@ -6,6 +6,7 @@ google-research/big_vision). Everything is checked before anything runs; message
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,9 @@ class Suite:
         seeds: int | None = None,
         device: str = "auto",
     ) -> list[Trial]:
-        """The trials in order, each once. models, tasks: only these; seeds: this many instead of the suite's own.
+        """The trials, each once: those of quality first, task by task, each model's default beside its tuned configuration;
+        tasks and models in the order in which the suite names them. models, tasks: only these; seeds: this many instead of
+        the suite's own.
 
         Raises UnknownName or InvalidParameter for what the registries, or the suite, do not know.
         """
@@ -86,7 +89,15 @@ class Suite:
                 for seed in grid.seeds if seeds is None else range(seeds):
                     trial = replace(first, seed=seed)
                     found.setdefault(trial.id, trial)
-        return list(found.values())
+        places: dict[str, int] = {}
+        for trial in found.values():
+            for name in (_task_of(trial), trial.model):
+                places.setdefault(name, len(places))
+
+        def place(trial: Trial) -> tuple[bool, int, int, bool]:
+            return trial.mode == "timing", places[_task_of(trial)], places[trial.model], bool(trial.tuned)
+
+        return sorted(found.values(), key=place)
 
     def cells(
         self, models: Sequence[str] | None = None, tasks: Sequence[str] | None = None
@@ -154,6 +165,10 @@ def load(name_or_path: str, tuned: bool = True) -> Suite:
             raise InvalidParameter(f"name: {suite.name!r} is a suite of the project; give yours another name")
     suite.trials(seeds=1, device="cpu")
     return suite
+
+
+def _task_of(trial: Trial) -> str:
+    return json.dumps([trial.task, trial.task_parameters], sort_keys=True)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def profiles(field: Field, look: dict[str, Style]) -> Drawing:
     shares = {model: performance_profile(field.scores[model], thresholds) for model in field.ranking.ranks}
     at = int(np.searchsorted(thresholds, TARGET))
     best = max(shares, key=lambda model: shares[model][at])
-    title = f"{best} scores above {TARGET:g} in most runs: {shares[best][at]:.0%} of them"
+    title = f"{best} scores above {TARGET:g} most often, in {shares[best][at]:.0%} of its runs"
     reading = (
         f"Over n = {len(field.tasks)} tasks × {field.n_seeds} seeds, every run counted alike. Higher is better; where two "
         "lines cross, it depends on what one calls success."
