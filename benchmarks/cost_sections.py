@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -55,7 +56,7 @@ def cost_table(study: Study) -> Html:
                 *(_range(cell, "streaming_step_s", 1e6), _range(cell, "streaming_step_p99_s", 1e6)),
                 *(_range(cell, "training_memory_mb"), _range(cell, "inference_memory_mb")),
                 *(_plain(flops / 1e6 if flops else None), _percent(cell["matrix_share"])),
-                "\n".join(cell["noise"]) or "none seen",
+                Html(f'<div style="min-width: 26rem">{escape("; ".join(cell["noise"]) or "none seen")}</div>'),
             )
         )
     columns = (

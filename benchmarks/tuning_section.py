@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from benchmarks.execution.plan import refusal
 from benchmarks.report_sections import Html, Study, paragraphs, table
 from benchmarks.tables import difference, finished, with_defaults
+from benchmarks.trial import Trial
 from benchmarks.tuned import Tuned, Tuning
 from models import registry as models
 
@@ -15,10 +18,12 @@ def tuning(study: Study) -> Html | None:
     if found is None:
         return None
     columns = ("task", "model", "default", "tuned", "change", "what was changed", "trials that failed")
-    on_test = _on_test(study)
+    values = finished(study.frame)
+    on_test = [_on_test(study, each, values) for each in found.studies]
+    shown = set(on_test) != {"–"}
     body = table(
-        (*columns, "test: tuned − default") if on_test else columns,
-        [(*_row(each), *([on_test.get(each.labels, "–")] if on_test else [])) for each in found.studies],
+        (*columns, "test: tuned − default") if shown else columns,
+        [(*_row(each), *([moved] if shown else [])) for each, moved in zip(found.studies, on_test, strict=True)],
     )
     return Html("<h2>Tuning</h2>" + paragraphs([_told(found)]).text + body.text + paragraphs(_reading(study)).text)
 
@@ -30,18 +35,26 @@ def _row(each: Tuned) -> tuple[object, ...]:
     return (*each.labels, each.default, each.tuned, change, each.told, failed)
 
 
-def _on_test(study: Study) -> dict[tuple[str, str], str]:
-    """Task and model → what tuning moved of the metric on test, paired by seed, where the suite runs both configurations."""
-    values = finished(study.frame)
-    found = {}
-    for task, model in values:
+def _on_test(study: Study, each: Tuned, values: Mapping[tuple[str, str], Mapping[int, float]]) -> str:
+    """What tuning moved of the metric on test, paired by seed; a dash where the suite does not run both configurations.
+
+    values: as `tables.finished` gives them."""
+    for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):
         default = with_defaults(model)
-        if default is None or not values.get((task, default)) or not values[task, model]:
+        if default is None or not _is_of(trial, each) or not values.get((task, default)):
             continue
         mean, low, high, n = difference(values[task, model], values[task, default])
         bounds = "no uncertainty" if n < 2 else f"{low:+.2g} … {high:+.2g}" + ("" if low <= 0 <= high else ", apart")
-        found[task, default] = f"{mean:+.3g}\n{bounds}, n = {n}"
-    return found
+        return f"{mean:+.3g}\n{bounds}\nn = {n}"
+    return "–"
+
+
+def _is_of(trial: Trial, each: Tuned) -> bool:
+    """Whether a trial runs what was tuned."""
+    task = {**trial.task_parameters, **{f"fit.{name}": value for name, value in trial.fit.items()}}
+    model = {**trial.model_config, **{f"fit.{name}": value for name, value in trial.fit.items()}}
+    same = (trial.task, trial.model) == (each.task, each.model) and each.model_settings.items() <= model.items()
+    return same and each.task_settings.items() <= task.items()
 
 
 def _told(found: Tuning) -> str:

@@ -235,6 +235,16 @@ def test_what_tuning_moved_is_a_table_with_what_was_not_tuned(tmp_path):
     assert "Not tuned, hence run with their defaults: tcn on parity." in text
 
 
+def test_what_tuning_moved_on_test_stands_beside_it_where_both_configurations_run(tmp_path):
+    plain = trials(("lstm",), ("parity",), 3)
+    found = [replace(trial, tuned={"fit.learning_rate": 4}) for trial in plain]
+    for trial in (*plain, *found):
+        write_run(tmp_path, trial, skill=(0.9 if trial.tuned else 0.3) + 0.01 * trial.seed)
+    text = tuning_section.tuning(replace(study_of(tmp_path, [*plain, *found]), tuned=TUNING)).text
+    assert "test: tuned − default" in text and ", apart<br>n = 3" in text
+    assert "test: tuned − default" not in tuning_section.tuning(tuned_report(tmp_path, TUNING)).text
+
+
 def test_a_suite_without_tuned_configurations_has_no_such_section(tmp_path):
     assert tuning_section.tuning(tuned_report(tmp_path, None)) is None and tuning_figures.curves(None) is None
 

@@ -201,12 +201,11 @@ def pareto(costs: pd.DataFrame, matrix: pd.DataFrame, prices: Sequence[str] = tu
         "Filled and joined: no other model is both cheaper and better. Horizontal bars: least to greatest over processes, "
         f"n = {both['n'].max()}; quality is the mean over seeds."
     )
-    figure, axes = drawing(_claim(both, tasks), len(tasks) * len(prices), size, columns=len(prices), reading=reading)
+    figure, axes = drawing(_claim(both, tasks), len(tasks) * len(prices), size, columns=2, reading=reading)
     for index, ax in enumerate(axes):
         task, price = tasks[index // len(prices)], prices[index % len(prices)]
         _front(ax, both[(both["task"] == task) & both[price].notna()], price, look)
-        if index % len(prices) == 0:
-            ax.set_title(task, loc="left", fontsize=10)
+        ax.set_title(task, loc="left", fontsize=10)
     return figure
 
 
