@@ -39,6 +39,7 @@ class Study:
     frame: pd.DataFrame
     matrix: pd.DataFrame
     tuned: Tuning | None = None
+    state_budget: int | None = None
     timed: pd.DataFrame = field(default_factory=lambda: cost_tables.runs(Path(), []))
 
     @cached_property
@@ -158,7 +159,13 @@ def method(study: Study) -> Html:
             "Every model saw the same data draws, the same test set and the same "
             + (f"{clock}." if seconds else "number of optimiser steps per task."),
             "Models with a width were sized to "
-            + (f"{budget:,} backbone parameters" if budget else "their own default")
+            + (
+                f"{budget:,} backbone parameters"
+                if budget
+                else f"{study.state_budget:,} bytes of state per sequence"
+                if study.state_budget
+                else "their own default"
+            )
             + "; encoder and read-out have the width that the task fixes and are not counted.",
             selected,
             f"Expected: {study.expected}",

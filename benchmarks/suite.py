@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks import tuned
 from benchmarks.parameters import InvalidParameter
-from benchmarks.trial import Mode, Overrides, Trial, specify
+from benchmarks.trial import Mode, Overrides, Trial, sized_to_state, specify
 from benchmarks.tuned import Choice, Tuning
 from models.names import UnknownName
 
@@ -45,13 +45,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite. expected: what its header says to expect. file: where it was read, for messages. tuned_file: where its
-    tuned configurations belong; tuned: what they are, None where no grid asks for them."""
+    """A checked suite. parameter_budget: of the backbones; or else state_budget: bytes that every model carries per sequence
+    after the task's longest one. expected: what its header says to expect. file: where it was read, for messages. tuned_file:
+    where its tuned configurations belong; tuned: what they are, None where no grid asks for them."""
 
     name: str
     description: str
     expected: str
     parameter_budget: int | None
+    state_budget: int | None
     fit: Mapping[str, Any]
     grids: tuple[Grid, ...]
     file: str
@@ -126,7 +128,8 @@ class Suite:
             fit={**self.fit, **task.fit, **fit, **model.fit},
             timing=grid.timing,
         )
-        return specify(task.name, model.name, 0, self.parameter_budget, device, overrides, grid.mode)
+        trial = specify(task.name, model.name, 0, self.parameter_budget, device, overrides, grid.mode)
+        return trial if self.state_budget is None else sized_to_state(trial, self.state_budget)
 
     def _tuned_trial(self, grid: Grid, task: Choice, model: Choice, device: str) -> Trial | None:
         """None where the model was not tuned for the task."""
@@ -184,16 +187,16 @@ def _located(file: str) -> Iterator[None]:
 def _parse(path: Path, with_tuned: bool) -> Suite:
     text = path.read_text()
     content = _mapping("the file", _read(text))
-    known = ("name", "description", "parameter_budget", "seeds", "fit", "tuned", "grids")
+    known = ("name", "description", "parameter_budget", "state_budget", "seeds", "fit", "tuned", "grids")
     _check_keys("suite", content, known, required=("name", "description", "seeds", "grids"))
     name = _text("name", content["name"])
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
         raise InvalidParameter(
             f"name: {name!r} cannot be a suite's name; use small letters, digits, - and _; not {sorted(RESERVED)}"
         )
-    budget = content.get("parameter_budget")
-    if budget is not None and (type(budget) is not int or budget < 1):
-        raise InvalidParameter(f"parameter_budget: expected a positive integer, got {budget!r}")
+    budgets = {key: _budget(key, content.get(key)) for key in ("parameter_budget", "state_budget")}
+    if None not in budgets.values():
+        raise InvalidParameter("parameter_budget and state_budget: a width meets one of them; leave the other out")
     seeds = _seeds("seeds", content["seeds"])
     tuned_file = tuned.path_of(path, name)
     asked = _flag("tuned", content.get("tuned", False))
@@ -203,7 +206,8 @@ def _parse(path: Path, with_tuned: bool) -> Suite:
         name=name,
         description=_text("description", content["description"]),
         expected=_expected(text),
-        parameter_budget=budget,
+        parameter_budget=budgets["parameter_budget"],
+        state_budget=budgets["state_budget"],
         fit=_mapping("fit", content.get("fit", {})),
         grids=grids,
         file=path.name,
@@ -297,6 +301,12 @@ def _list(where: str, written: object) -> list[Any]:
 def _text(where: str, written: object) -> str:
     if not isinstance(written, str) or not written.strip():
         raise InvalidParameter(f"{where}: expected a text, got {written!r}")
+    return written
+
+
+def _budget(where: str, written: object) -> int | None:
+    if written is not None and (type(written) is not int or written < 1):
+        raise InvalidParameter(f"{where}: expected a positive integer, got {written!r}")
     return written
 
 

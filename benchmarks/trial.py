@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from benchmarks.timing import TimingConfig
 from models import registry
 from models.contract import Fit
 from models.names import UnknownName
-from models.sizing import backbone_parameters, size_to_budget
+from models.sizing import backbone_parameters, size_to_budget, size_to_state
 
 Device = Literal["cpu", "cuda"]
 Mode = Literal["quality", "tuning", "timing"]
@@ -118,6 +118,21 @@ def specify(
         timing=_plain(timing) if mode == "timing" else {},
         machine=fingerprint(chosen, timing.threads) if mode == "timing" else {},
     )
+
+
+def sized_to_state(trial: Trial, state_bytes: int) -> Trial:
+    """The trial with the width at which its model carries so many bytes per sequence; as it is where the model has no width or
+    cannot do the task. Raises InvalidParameter for a model whose state has nothing to do with a width."""
+    entry, task = registry.entry(trial.model), build_task(trial.task, trial.task_parameters)
+    kind = (task.input, task.target, task.causal)
+    if entry.refuses(*kind) is not None:
+        return trial
+    config = configure(f"model {trial.model}", entry.config, trial.model_config)
+    try:
+        sized, _ = size_to_state(entry, *kind, config, state_bytes)
+    except ValueError as error:
+        raise InvalidParameter(f"{trial.model} on {trial.task}: {error}") from error
+    return replace(trial, model_config=_plain(sized))
 
 
 def check_buildable(trial: Trial) -> None:

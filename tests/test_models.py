@@ -13,7 +13,7 @@ from models.contract import Fit, ModelEntry, ParameterCounts, Predictor
 from models.names import UnknownName
 from models.recurrent import RecurrentConfig
 from models.sequences import Classes, RealInput
-from models.sizing import TOLERANCE, backbone_parameters, size_to_budget
+from models.sizing import TOLERANCE, backbone_parameters, size_to_budget, size_to_state
 
 
 @pytest.mark.parametrize("name", registry.entries())
@@ -85,10 +85,29 @@ def test_sizing_meets_the_budget_or_says_by_how_much_not(name, budget):
         assert abs(backbone_parameters(entry, *kind, neighbour) / budget - 1) >= off
 
 
-def test_a_width_set_by_hand_is_left_alone():
+@pytest.mark.parametrize("size", [size_to_budget, size_to_state])
+def test_a_width_set_by_hand_is_left_alone(size):
     entry = registry.entry("lstm")
-    config, note = size_to_budget(entry, RealInput(2), Classes(2), True, RecurrentConfig(width=7), 20_000)
+    config, note = size(entry, RealInput(2), Classes(2), True, RecurrentConfig(width=7), 20_000)
     assert (config.width, note) == (7, None)
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "deep_lstm", "tcn", "transformer", "mingru", "lru"])
+def test_sizing_to_a_state_gives_a_model_that_carries_as_much(name):
+    entry, budget = registry.entry(name), 8_192
+    kind = (RealInput(6, 20), Classes(4), True)
+    config, note = size_to_state(entry, *kind, entry.config, budget)
+    off = abs(registry.build(entry, *kind, config, 0).state_bytes(20) / budget - 1)
+    assert (off <= TOLERANCE) == (note is None) and off < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("bilstm", "takes whole sequences"), ("feed_forward", "the same state at any width")]
+)
+def test_what_carries_no_state_that_a_width_could_change_cannot_meet_a_state_budget(name, reason):
+    entry = registry.entry(name)
+    with pytest.raises(ValueError, match=reason):
+        size_to_state(entry, RealInput(6, 20), Classes(4, "sequence"), False, entry.config, 4_096)
 
 
 class Leaky(Predictor):

@@ -33,6 +33,7 @@ class PlainSuite:
     description: str = f"a suite {HOSTILE}"
     expected: str = "nothing"
     parameter_budget: int | None = 20_000
+    state_budget: int | None = None
     tuned: Tuning | None = None
 
     def trials(self) -> list[Trial]:

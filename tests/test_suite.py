@@ -52,6 +52,15 @@ def changed(path: str, value: object) -> dict[str, object]:
     return content
 
 
+def test_a_state_budget_sets_widths_at_which_every_model_carries_as_much(tmp_path: Path) -> None:
+    content = changed("state_budget", 1024) | {"parameter_budget": None}
+    trials = {(t.task, t.model): t for t in load(write(tmp_path, content)).trials(device="cpu")}
+    # Floats of four bytes: one state in the vanilla network, two layers of two states in this LSTM.
+    assert {trials[task, "rnn"].model_config["width"] for task in ("parity", "adding")} == {256}
+    assert {trials[task, "lstm"].model_config["width"] for task in ("parity", "adding")} == {64}
+    assert {t.parameter_budget for t in trials.values()} == {None}
+
+
 def test_a_grid_is_every_model_on_every_task_with_every_seed(tmp_path: Path) -> None:
     trials = load(write(tmp_path, PLAIN)).trials(device="cpu")
     assert [(t.task, t.model, t.seed) for t in trials] == [
@@ -121,6 +130,8 @@ def test_an_unknown_name_is_refused_with_the_file_and_the_nearest_known_one(
         ("description", ""),
         ("parameter_budget", "many"),
         ("parameter_budget", True),
+        ("state_budget", 1024),
+        ("state_budget", 0),
         ("seeds", 0),
         ("seeds", [1, 1]),
         ("seeds", 1.5),
