@@ -95,7 +95,7 @@ def test_the_page_needs_no_network_and_runs_no_script(page):
 
 def test_the_page_shows_every_figure_with_its_message_and_hides_the_code(page):
     found = Page(page.read_text())
-    assert len(found.alternatives) == 12
+    assert len(found.alternatives) == 13
     assert any("30 trials" in text for text in found.alternatives)
     assert "open_study" not in page.read_text()
     assert "Traceback" not in page.read_text()

@@ -100,9 +100,14 @@ def test_default_and_tuned_stand_side_by_side_under_names_that_are_the_same_on_e
     plain = CONTENT["grids"][0] | {"tuned": False}
     trials = load(write(tmp_path, CONTENT | {"grids": [plain, CONTENT["grids"][0]]})).trials(device="cpu")
     assert list(tables.labels(trials)) == [
-        *(("parity", "rnn"), ("parity", "lstm"), ("parity", "floor")),
-        *(("adding", "rnn"), ("adding", "lstm"), ("adding", "floor")),
-        *(("parity", "rnn tuned"), ("parity", "lstm tuned"), ("adding", "lstm tuned")),
+        *(
+            ("parity", "rnn"),
+            ("parity", "rnn tuned"),
+            ("parity", "lstm"),
+            ("parity", "lstm tuned"),
+            ("parity", "floor"),
+        ),
+        *(("adding", "rnn"), ("adding", "lstm"), ("adding", "lstm tuned"), ("adding", "floor")),
     ]
 
 
