@@ -70,11 +70,8 @@ def _content(suite: Suite, trials: list[Trial]) -> str:
     return json.dumps(
         {
             **{"name": suite.name, "description": suite.description, "expected": suite.expected},
-            **{
-                "parameter_budget": suite.parameter_budget,
-                "state_budget": suite.state_budget,
-                "trials": [asdict(trial) for trial in trials],
-            },
+            **{"parameter_budget": suite.parameter_budget, "state_budget": suite.state_budget},
+            "trials": [asdict(trial) for trial in trials],
             "tuned": asdict(suite.tuned) if suite.tuned else None,
         }
     )

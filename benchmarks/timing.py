@@ -26,6 +26,7 @@ SPREAD, EXTREME = 0.10, 0.50
 """Shares of the median: an interquartile range and a slowest repeat beyond which a time is called noisy."""
 
 LEFT, RIGHT = torch.linspace(-1, 1, 32 * 64).reshape(32, 64), torch.linspace(-1, 1, 64 * 192).reshape(64, 192)
+"""What the fixed work multiplies."""
 
 
 @dataclass(frozen=True)

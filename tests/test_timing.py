@@ -324,6 +324,7 @@ N_STUDIES, N_PROCESSES = 20, 5
 
 @pytest.mark.slow
 def test_equal_costs_are_told_apart_no_more_often_than_chance_has_it_and_a_quarter_more_nearly_always(models, tmp_path):
+    """Within one process: what differs between processes comes on top (CONTRIBUTING has how much)."""
     models(replace(registry.entry("gru"), name="gru_twin"))
     steps = {}
     for model in ("gru", "gru_twin"):
