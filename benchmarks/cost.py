@@ -169,7 +169,7 @@ class CostTrial:
                 lambda: evaluation.evaluate(predictor, validated, self.splits.validation, device),
                 *(1, timing.n_blocks, device),
             ),
-            inference=time_steps(self._inference(self.answered), timing.n_warmup, timing.n_repeats, device),
+            inference=time_steps([self._inference(self.answered)], timing.n_warmup, timing.n_repeats, device),
             inference_batch=len(self.answered),
             inference_length=self.answered.inputs.shape[1],
             streaming_step=self._time_streaming() if predictor.causal else None,
@@ -203,9 +203,9 @@ class CostTrial:
         step = weight = None
         if self.by_gradient:
             weight = _increment(self._peak(lambda: self._training(self._built(), batch)))
-            step = time_steps(self._training(self._built(), batch), *settings)
+            step = time_steps([self._training(self._built(), batch)], *settings)
         inference_weight = _increment(self._peak(lambda: self._inference(batch)))
-        inference = time_steps(self._inference(batch), *settings)
+        inference = time_steps([self._inference(batch)], *settings)
         return SweepRow(
             length=length,
             training_step_s=step.median_s if step else None,
@@ -269,14 +269,15 @@ class CostTrial:
         return answer
 
     def _time_training(self) -> Repeated:
-        timing, step = self.timing, self._training(self._built(), self.batch)
+        timing = self.timing
+        copies = [self._training(self._built(), self.batch) for _ in range(timing.n_builds)]
 
         def warm_up() -> None:
             for _ in range(timing.n_warmup):
-                step()
+                copies[0]()
 
         self.seconds["warm_up"] = seconds_of(warm_up, self.device)
-        return time_steps(step, 0, timing.n_repeats, self.device)
+        return time_steps(copies, timing.n_warmup, timing.n_repeats, self.device)
 
     def _time_streaming(self) -> Repeated:
         """Single steps of the test sequences at batch 1, one sequence after another, the state carried on in each."""

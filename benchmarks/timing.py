@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +27,18 @@ SPREAD, EXTREME = 0.10, 0.50
 """Shares of the median: an interquartile range and a slowest repeat beyond which a time is called noisy."""
 
 LEFT, RIGHT = torch.linspace(-1, 1, 32 * 64).reshape(32, 64), torch.linspace(-1, 1, 64 * 192).reshape(64, 192)
-"""What the fixed work multiplies."""
+"""What the fixed work multiplies,"""
+WEIGHTS = tuple(torch.linspace(-0.2, 0.2, rows * 128).reshape(128, rows) for rows in (16, 32))
+SEQUENCES = torch.linspace(-1, 1, 16 * 20 * 16).reshape(16, 20, 16)
+"""and the LSTM of 32 units and the (B, T, C) that it differentiates."""
 
 
 @dataclass(frozen=True)
 class TimingConfig:
     """How a timing trial measures. A suite's timing grid may vary any field.
 
-    n_warmup, n_repeats: of a training step and of an inference pass. n_blocks: repeats of a whole evaluation, after one
+    n_warmup, n_repeats: of a training step and of an inference pass. n_builds: how many copies of the model share the repeats
+    of the training step, for where in memory a copy lies changes its time. n_blocks: repeats of a whole evaluation, after one
     warm-up. throughput_batch: sequences at once when throughput is measured. n_streamed: steps of a stream whose latencies are
     kept, after n_warmup. threads: that torch may use, on the CPU. lengths: T of the scaling sweep, upwards; none, no sweep.
     sweep_batch, sweep_warmup, sweep_repeats: of the sweep. sweep_stop_s: a training step that takes longer is the sweep's
@@ -41,7 +46,8 @@ class TimingConfig:
     """
 
     n_warmup: int = 10
-    n_repeats: int = 20
+    n_repeats: int = 30
+    n_builds: int = 3
     n_blocks: int = 3
     throughput_batch: int = 64
     n_streamed: int = 200
@@ -55,6 +61,7 @@ class TimingConfig:
     def __post_init__(self) -> None:
         for name in (
             "n_repeats",
+            "n_builds",
             "n_blocks",
             "throughput_batch",
             "n_streamed",
@@ -122,31 +129,45 @@ def summary(seconds: Sequence[float], fixed: Sequence[float] = ()) -> Repeated:
 
 
 def fixed_work() -> None:
-    """About two milliseconds of what a small model's step is made of on a CPU: matrix products, and Python."""
+    """About four milliseconds of what a small model's step is made of on a CPU: matrix products, Python, and a recurrence with
+    its gradient. Each alone follows some models' steps and not others when the machine's speed changes."""
     for _ in range(40):
         torch.tanh(LEFT @ RIGHT)
     total = 0
     for i in range(20_000):
         total += i
+    weights = [weight.requires_grad_() for weight in WEIGHTS]
+    start = (SEQUENCES.new_zeros(1, 16, 32), SEQUENCES.new_zeros(1, 16, 32))
+    outputs = torch.lstm(SEQUENCES, start, weights, False, 1, 0.0, True, False, True)[0]
+    torch.autograd.grad(outputs.square().mean(), weights)
 
 
-def time_steps(call: Callable[[], object], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
-    """One call after the other, as in training: a GPU is not waited for in between. On a CPU with fixed work before each."""
-    for _ in range(n_warmup):
-        call()
-    synchronise(device)
-    with _undisturbed():
-        if device.type != "cuda":
-            fixed_work()
-            pairs = [(seconds_of(fixed_work, device), seconds_of(call, device)) for _ in range(n_repeats)]
-            return summary([seconds for _, seconds in pairs], [fixed for fixed, _ in pairs])
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(n_repeats + 1)]
-        marks[0].record()
-        for mark in marks[1:]:
+def time_steps(copies: Sequence[Callable[[], object]], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
+    """One call after the other, as in training: a GPU is not waited for in between. On a CPU with fixed work before each.
+
+    copies: the same step, made anew for each; they take equal shares of the repeats, one copy after the other, rounded up."""
+    each = math.ceil(n_repeats / len(copies))
+    seconds: list[float] = []
+    fixed: list[float] = []
+    for call in copies:
+        for _ in range(n_warmup):
             call()
-            mark.record()
         synchronise(device)
-    return summary([first.elapsed_time(last) / 1e3 for first, last in itertools.pairwise(marks)])
+        with _undisturbed():
+            if device.type == "cuda":
+                marks = [torch.cuda.Event(enable_timing=True) for _ in range(each + 1)]
+                marks[0].record()
+                for mark in marks[1:]:
+                    call()
+                    mark.record()
+                synchronise(device)
+                seconds += [first.elapsed_time(last) / 1e3 for first, last in itertools.pairwise(marks)]
+                continue
+            fixed_work()
+            for _ in range(each):
+                fixed.append(seconds_of(fixed_work, device))
+                seconds.append(seconds_of(call, device))
+    return summary(seconds, fixed)
 
 
 def time_blocks(call: Callable[[], object], n_warmup: int, n_repeats: int, device: torch.device) -> Repeated:
@@ -182,7 +203,7 @@ def matrix_rate(device: torch.device, repeats: int = 7) -> float:
     n = 4096 if device.type == "cuda" else 768
     a, b = torch.rand(2, n, n, device=device)
     out = torch.empty_like(a)
-    return 2 * n**3 / time_steps(lambda: torch.mm(a, b, out=out), 2, repeats, device).median_s
+    return 2 * n**3 / time_steps([lambda: torch.mm(a, b, out=out)], 2, repeats, device).median_s
 
 
 @dataclass(frozen=True)

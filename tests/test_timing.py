@@ -278,7 +278,7 @@ def test_the_sweep_ends_after_a_step_that_takes_too_long_and_says_so(models, tmp
 @pytest.mark.slow
 def test_a_step_that_sleeps_10_ms_takes_10_ms(models, tmp_path):
     models(planted("sleeper", PlantedConfig(sleep_s=0.01)))
-    assert time_steps(lambda: time.sleep(0.01), 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
+    assert time_steps([lambda: time.sleep(0.01)], 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
     assert time_blocks(lambda: time.sleep(0.01), 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
     measured = result_of(trial(tmp_path, "sleeper")).cost
     assert measured.streaming_step.median_s == pytest.approx(0.01, rel=0.05)
