@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.finished import Outcome
 
 FAILED, USAGE = 1, 2
+RETRY = "--retry-failed"
 
 app = typer.Typer(
     help="Which sequence model for my task, under my limits, and how sure can I be?",
@@ -130,9 +131,15 @@ def run(
     results: Results = RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[=STATUS,…]", help="try failed trials again; =timeout,oom_cpu: only those with these statuses"
+        ),
+    ] = None,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
-    asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report)
+    asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report, _names(retry_failed) or ())
     outcome = complete(suite, device.value, Options(results, workers), asked)
     if outcome is not None:
         _show(outcome)
@@ -289,8 +296,10 @@ def main() -> None:
     from benchmarks.parameters import InvalidParameter
     from models.names import BrokenPlugin, UnknownName
 
+    # An option whose value may be left out, which typer does not have.
+    arguments = [f"{RETRY}=all" if argument == RETRY else argument for argument in sys.argv[1:]]
     try:
-        app()
+        app(arguments)
     except (UnknownName, InvalidParameter, BrokenPlugin) as error:
         _stop(str(error), USAGE)
     except DataMissing as error:

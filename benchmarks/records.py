@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -67,6 +68,8 @@ class Result:
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
     the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
     to train; None where there is no environment.
+    best_before: of a trial that failed, the best row of its curve: its step and the primary metric on validation. It stands for
+    nothing, and enters no score.
     timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.
     curve_digest: sha256 of metrics.jsonl.
     """
@@ -99,6 +102,7 @@ class Result:
     best_step: int | None = None
     ended_by: str | None = None
     environment_steps: int | None = None
+    best_before: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False
@@ -186,6 +190,10 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def failure(trial: Trial, status: Status, reason: str, code_digest: str) -> Result:
-    """The row of a trial that gave no numbers."""
-    return Result(trial.id, asdict(trial), status, code_digest, reason)
+def failure(
+    trial: Trial, status: Status, reason: str, code_digest: str, curve: Sequence[Mapping[str, Any]] = ()
+) -> Result:
+    """The row of a trial that gave no numbers. curve: the rows of metrics.jsonl that it had come to."""
+    best = [row for row in curve if row.get("best")][-1:]
+    reached = {name: best[0][name] for name in ("step", "validation") if best and math.isfinite(best[0][name])}
+    return Result(trial.id, asdict(trial), status, code_digest, reason, best_before=reached)

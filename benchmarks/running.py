@@ -5,7 +5,7 @@ What costs time to import (torch, papermill, mlflow) is imported where it is nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.execution.plan import Plan
     from benchmarks.execution.supervisor import Summary
     from benchmarks.finished import Outcome
-    from benchmarks.records import Result
+    from benchmarks.records import Result, Status
     from benchmarks.suite import Suite
     from benchmarks.tracking import Tracker
     from benchmarks.trial import Trial
@@ -43,13 +43,15 @@ class Options(NamedTuple):
 
 
 class Narrowed(NamedTuple):
-    """Which part of a suite is asked for; by default all of it, run and reported."""
+    """Which part of a suite is asked for; by default all of it, run and reported. retry: statuses of failed trials that shall
+    be tried again, or "all" of them."""
 
     models: Sequence[str] | None = None
     tasks: Sequence[str] | None = None
     seeds: int | None = None
     dry_run: bool = False
     report: bool = True
+    retry: Sequence[str] = ()
 
 
 def complete(suite: str, device: str, options: Options, asked: Narrowed | None = None) -> Outcome | None:
@@ -66,7 +68,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
         return kept
 
     from benchmarks.execution.display import closing_table, show_plan
-    from benchmarks.execution.plan import plan
+    from benchmarks.execution.plan import plan, retried
     from benchmarks.suite import load
     from benchmarks.tracking import Tracker
     from benchmarks.trial import check_buildable
@@ -76,16 +78,17 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     trials = chosen.trials(asked.models, asked.tasks, asked.seeds, device)
     if not trials:
         raise InvalidParameter(f"{chosen.file}: no grid has one of these models on one of these tasks")
+    retry = retried(asked.retry)
     prepare(trials)
     digests = code_digests(trials)
-    found = plan(trials, digests, options.results)
+    found = plan(trials, digests, options.results, retry)
     if asked.dry_run:
         show_plan(found, options.results)
         return None
     for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
         check_buildable(trial)
     tracker = Tracker(options.results, chosen.name, whole)
-    summary = _execute(tracker, trials, found, digests, options)
+    summary = _execute(tracker, trials, found, digests, options, retry)
     if summary is not None and summary.stopped_by is not None:
         raise Stopped(f"stopped by {summary.stopped_by.name}; the same command resumes", 128 + summary.stopped_by)
     table, n_failed = closing_table(trials, options.results)
@@ -97,14 +100,19 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
 
 
 def _execute(
-    tracker: Tracker, trials: list[Trial], found: Plan, digests: dict[str, str], options: Options
+    tracker: Tracker,
+    trials: list[Trial],
+    found: Plan,
+    digests: dict[str, str],
+    options: Options,
+    retry: Set[Status],
 ) -> Summary | None:
     """Runs what is left, and brings MLflow up to date with all of it; None where there was nothing to run."""
     from benchmarks.execution.lock import FolderInUse, locked
 
     try:
         if found.to_run:
-            return supervise(trials, found, digests, options, tracker.submit, lambda: _warn(tracker.close()))
+            return supervise(trials, found, digests, options, tracker.submit, lambda: _warn(tracker.close()), retry)
         if not all(tracker.is_logged(trial) for trial, _ in found.done):
             with locked(options.results):
                 for trial, result in found.done:
@@ -124,9 +132,11 @@ def supervise(
     options: Options,
     submit: Callable[[Trial, Result], None] = lambda trial, result: None,
     before_timing: Callable[[], None] = lambda: None,
+    retry: Set[Status] = frozenset(),
 ) -> Summary:
     """Runs what is left under a progress bar; failures are printed as they come. submit: told of every trial's result.
-    before_timing: called when only timing trials are left, to bring work to an end that would disturb them.
+    before_timing: called when only timing trials are left, to bring work to an end that would disturb them. retry: statuses of
+    earlier results that shall be tried again.
 
     Raises Stopped where the folder cannot be written, FolderInUse where another run writes it.
     """
@@ -146,10 +156,21 @@ def supervise(
                     submit(trial, result)
                 progress.advance(trial, result)
 
-            report = (note, submit, before_timing)
-            run = supervisor.run(trials, digests, options.results, options.workers, *report)
+            run = supervisor.run(
+                trials,
+                digests,
+                options.results,
+                options.workers,
+                on_result=note,
+                on_reused=submit,
+                on_warning=progress.warn,
+                before_timing=before_timing,
+                retry=retry,
+            )
         for trial, result in timed:
             submit(trial, result)
+        if run.packing is not None:
+            typer.echo(f"The workers had a trial in {run.packing:.0%} of their time, timing trials left out")
         return run
     except supervisor.StorageError as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error

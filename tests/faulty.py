@@ -122,6 +122,23 @@ def _full_disk() -> None:
     raise OSError(28, "No space left on device")
 
 
+def _loud() -> None:
+    """Prints 200 MB, a tenth of it past Python, as a library in C does."""
+    for _ in range(180):
+        sys.stdout.write("x" * 999_999 + "\n")
+    for _ in range(20):
+        os.write(1, b"y" * 1_000_000)
+
+
+def _stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _worker_killed() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 FAULTS = {
     "none": _nothing,
     "short": _short,
@@ -137,6 +154,9 @@ FAULTS = {
     "fit_timeout": _fit_timeout,
     "invalid_metric": _invalid_metric,
     "full_disk": _full_disk,
+    "loud": _loud,
+    "stopped": _stopped,
+    "worker_killed": _worker_killed,
 }
 
 
@@ -182,7 +202,7 @@ from benchmarks.tasks.registry import task as build_task
 from models import registry
 folder = Path(run_folder)
 with (folder / "metrics.jsonl").open("a") as curve:
-    _ = curve.write('{"step": 0}\\n')
+    _ = curve.write('{"step": 0, "validation": 0.25, "best": true}\\n')
 entry, built = registry.entry(model), build_task(task, task_parameters)
 predictor = entry.build(built.input, built.target, True, configure("model", entry.config, model_config))
 """,

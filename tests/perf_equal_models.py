@@ -37,8 +37,6 @@ def one_process() -> None:
     """Prints the training steps of both models in units of fixed work, and in seconds."""
     from dataclasses import replace
 
-    import torch._dynamo  # which the first optimiser of each copy would import
-
     from benchmarks import cost
     from models import registry
 

@@ -10,7 +10,7 @@ import pytest
 from synthetic_runs import trials, write_run
 
 from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables
-from benchmarks.execution.supervisor import round_robin
+from benchmarks.execution.supervisor import rounds
 from benchmarks.figures import cost_figures, report_figures
 from benchmarks.figures.drawing import styles
 from benchmarks.figures.report_figures import read_curves
@@ -150,7 +150,7 @@ def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(
 
 
 def test_processes_go_round_over_the_models():
-    order = [(trial.model, trial.seed) for trial in round_robin(timing_trials(2))]
+    order = [(trial.model, trial.seed) for alike in rounds(timing_trials(2)) for trial in alike]
     assert order == [(model, process) for process in range(2) for model in STEPS_S]
 
 

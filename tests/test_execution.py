@@ -108,7 +108,8 @@ def test_a_hang_is_a_timeout_and_keeps_the_partial_curve(tmp_path: Path, noteboo
     summary = execute([trial], tmp_path, notebook, deadline_s=5.0)
     assert [result.status for result in summary.results] == [Status.TIMEOUT]
     assert "SIGINT" in str(summary.results[0].reason)
-    assert read_curve(run_folder(tmp_path, trial.id)) == [{"step": 0}]
+    assert read_curve(run_folder(tmp_path, trial.id)) == [{"step": 0, "validation": 0.25, "best": True}]
+    assert summary.results[0].best_before == {"step": 0, "validation": 0.25}
 
 
 @pytest.mark.slow

@@ -40,6 +40,10 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
+    def warn(self, text: str) -> None:
+        """A line above the bar about what is still running."""
+        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
+
     def advance(self, trial: Trial, result: Result) -> None:
         """Counts one trial as done."""
         if result.status not in _GOOD:

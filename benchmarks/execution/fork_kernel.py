@@ -28,6 +28,9 @@ from jupyter_client.provisioning import KernelProvisionerBase
 
 from benchmarks.execution.lifeline import die_with_parent
 
+CAPPED = "--IPKernelApp.outstream_class=benchmarks.execution.capped_output.CappedStream"
+"""The option by which a kernel of ours bounds what its notebook prints."""
+
 
 def is_available() -> bool:
     """Whether kernels can be forked here. macOS has fork, but its system libraries do not survive it."""
@@ -76,7 +79,7 @@ class ForkProvisioner(KernelProvisionerBase):
         self.connection_info = manager.get_connection_info()
         # Nobody's own IPython profile and start-up files: a trial depends on its spec alone.
         profile = f"--ipython-dir={Path(manager.connection_file).parent}"
-        command = ["-f", manager.connection_file, profile, "--IPKernelApp.parent_handle=1", *extra_arguments]
+        command = ["-f", manager.connection_file, profile, "--IPKernelApp.parent_handle=1", CAPPED, *extra_arguments]
         return await super().pre_launch(cmd=command, **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:

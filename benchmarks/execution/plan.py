@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.records import RERUN, Result, TornResult, read_result, run_folder
+from benchmarks.records import RERUN, Result, Status, TornResult, read_result, run_folder
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.trial import Trial
 from models import registry
+from models.names import UnknownName
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Plan:
         return [*self.missing, *self.stale, *(trial for trial, _ in self.torn)]
 
 
-def plan(trials: Sequence[Trial], digests: Mapping[str, str], results: Path) -> Plan:
-    """Reads the results folder and changes nothing. digests: trial id → digest of the code it would run with now."""
+def plan(trials: Sequence[Trial], digests: Mapping[str, str], results: Path, retry: Set[Status] = frozenset()) -> Plan:
+    """Reads the results folder and changes nothing. digests: trial id → digest of the code it would run with now. retry:
+    results with these statuses count as missing."""
     made = Plan([], [], [], [])
     for trial in trials:
         try:
@@ -40,13 +42,24 @@ def plan(trials: Sequence[Trial], digests: Mapping[str, str], results: Path) -> 
         except TornResult as error:
             made.torn.append((trial, str(error)))
             continue
-        if result is None or result.status in RERUN:
+        if result is None or result.status in RERUN or result.status in retry:
             made.missing.append(trial)
         elif result.code_digest != digests[trial.id]:
             made.stale.append(trial)
         else:
             made.done.append((trial, result))
     return made
+
+
+def retried(names: Sequence[str]) -> frozenset[Status]:
+    """Statuses of failures by their names; "all" names every one. Raises UnknownName for any other."""
+    failures = frozenset(Status) - {Status.OK, Status.SKIPPED}
+    found: set[Status] = set()
+    for name in names:
+        if name != "all" and name not in failures:
+            raise UnknownName("status to retry", name, ["all", *sorted(failures)])
+        found |= failures if name == "all" else {Status(name)}
+    return frozenset(found)
 
 
 def quarantine(results: Path, trial_id: str) -> Path:

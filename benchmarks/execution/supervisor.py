@@ -1,23 +1,26 @@
 """The local supervisor: keeps the cores busy with single-threaded trials, each in its own process, and loses none.
 
-Trials that measure cost come last and one at a time, with nothing beside them.
+Trials that measure cost come last and one at a time, with nothing beside them. Each round of them, one process per model, is
+forked from a fork server of its own: so the processes of a model differ as new interpreters do.
 
 Whatever happens to a trial becomes a row; whatever happens to the supervisor, the run folders say what is left.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import _forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -26,10 +29,22 @@ from typing import Any
 from benchmarks import provenance
 from benchmarks.execution import fork_kernel
 from benchmarks.execution.lifeline import COORDINATOR
+from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
+from benchmarks.execution.order import Expected, Queue
 from benchmarks.execution.plan import plan, quarantine, refusal
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
-from benchmarks.records import RESULT, Result, Status, TornResult, failure, read_result, run_folder, write_result
+from benchmarks.records import (
+    RESULT,
+    Result,
+    Status,
+    TornResult,
+    failure,
+    read_curve,
+    read_result,
+    run_folder,
+    write_result,
+)
 from benchmarks.trial import Trial
 
 TRIES = 3
@@ -52,13 +67,15 @@ class StorageError(RuntimeError):
 class Summary:
     """How a run ended. results: those of this run, in the order they came; n_reused: valid ones from earlier runs.
 
-    quarantined: where folders with torn results were put. stopped_by: the signal that ended the run early, or None.
+    quarantined: where folders with torn results were put. stopped_by: the signal that ended the run early, or None. packing:
+    the share of the workers' time in which they had a trial, timing trials left out; None where none ran.
     """
 
     results: list[Result]
     n_reused: int
     quarantined: list[Path]
     stopped_by: signal.Signals | None
+    packing: float | None = None
 
     @property
     def counts(self) -> Counter[Status]:
@@ -80,15 +97,19 @@ def run(
     before_timing: Callable[[], None] = lambda: None,
     notebook: Path | None = None,
     deadline_s: float | None = None,
+    stall_s: float = STALL_S,
     forked: bool | None = None,
+    retry: Set[Status] = frozenset(),
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Runs what has no valid result.
 
     digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this thread
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
-    trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are
-    forked; None: where the platform allows it.
+    trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
+    no sign of life. forked: whether kernels are forked; None: where the platform allows it. retry: statuses of earlier results
+    that shall be tried again. on_warning: called with a sentence about a trial that is still running.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -96,25 +117,40 @@ def run(
     with _storage_checked(results):
         results.mkdir(parents=True, exist_ok=True)
         with locked(results), tempfile.TemporaryDirectory(prefix="rnnbench-") as scratch:
-            found = plan(trials, digests, results)
+            found = plan(trials, digests, results, retry)
             for trial, result in found.done:
                 on_reused(trial, result)
             moved = [quarantine(results, trial.id) for trial, _ in found.torn]
             supervisor = _Supervisor(
-                digests, results, on_result, notebook and notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
+                digests=digests,
+                results=results,
+                on_result=on_result,
+                on_warning=on_warning,
+                notebook=notebook and notebook.resolve(),
+                deadline_s=deadline_s,
+                stall_s=stall_s,
+                scratch=Path(scratch),
+                forked=_forked(forked),
+                expected=Expected(found.done),
             )
             with supervisor.listening():
-                supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers or cores())
-                timed = round_robin(trial for trial in found.to_run if trial.mode == "timing")
+                packing = supervisor.work(
+                    [trial for trial in found.to_run if trial.mode != "timing"], workers or cores()
+                )
+                timed = [trial for trial in found.to_run if trial.mode == "timing"]
                 if timed and not supervisor.stopped_by:
                     before_timing()
-                    supervisor.work(timed, workers=1)
-            return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by)
+                    for alike in rounds(timed):
+                        _end_fork_server()
+                        supervisor.work(alike, workers=1)
+                    _end_fork_server()
+            return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by, packing)
 
 
-def round_robin(timed: Iterable[Trial]) -> list[Trial]:
+def rounds(timed: Iterable[Trial]) -> list[list[Trial]]:
     """The first process of every model, then the second: what changes on a machine over minutes falls on all models alike."""
-    return sorted(timed, key=lambda trial: trial.seed)
+    ordered = sorted(timed, key=lambda trial: trial.seed)
+    return [list(alike) for _, alike in itertools.groupby(ordered, key=lambda trial: trial.seed)]
 
 
 def _forked(wanted: bool | None) -> bool:
@@ -138,12 +174,16 @@ def _storage_checked(results: Path) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A worker at work. deadline: on the monotonic clock. sent: how many steps of `ESCALATION` it was given."""
+    """A worker at work. started, deadline: on the monotonic clock. sent: how many steps of `ESCALATION` it was given. late:
+    why. sign: of life, its last."""
 
     trial: Trial
     process: BaseProcess
+    started: float
     deadline: float
     sent: int = 0
+    late: str = "the trial passed its deadline"
+    sign: Sign = field(default_factory=Sign)
 
     def signal(self, signum: int) -> None:
         """To the worker, which passes it on; SIGKILL goes to the whole process group."""
@@ -167,20 +207,25 @@ class _Running:
         return self.process.pid
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Supervisor:
     digests: Mapping[str, str]
     results: Path
     on_result: Callable[[Trial, Result], None]
+    on_warning: Callable[[str], None]
     notebook: Path | None
     deadline_s: float | None
+    stall_s: float
     scratch: Path
     forked: bool
+    expected: Expected
     rows: list[Result] = field(default_factory=list)
     stopped_by: signal.Signals | None = None
     kill: bool = False
     tries: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Running] = field(default_factory=dict)
+    looked: float = 0.0
+    busy_s: float = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -196,29 +241,34 @@ class _Supervisor:
         self.kill = self.kill or self.stopped_by is not None or signum == signal.SIGTERM
         self.stopped_by = signal.Signals(signum)
 
-    def work(self, trials: Sequence[Trial], workers: int) -> None:
-        queue = deque(trial for trial in trials if not self._skipped(trial))
+    def work(self, trials: Sequence[Trial], workers: int) -> float | None:
+        """Runs trials, so many at a time; the share of the workers' time in which they had one, None where there was none."""
+        queue = Queue((trial for trial in trials if not self._skipped(trial)), self.expected)
         if not queue:
-            return
+            return None
         context = _context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
+        started, busy_before = time.monotonic(), self.busy_s
         try:
             while self.running or (queue and not self.stopped_by and not storage_failed):
                 while queue and len(self.running) < workers and not self.stopped_by and not storage_failed:
-                    self._start(queue.popleft(), context, environment)
+                    self._start(queue.take(), context, environment)
                 wait(list(self.running), timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
                     ended = self.running.pop(sentinel)
                     ended.sweep()
+                    self.busy_s += time.monotonic() - ended.started
                     storage_failed = storage_failed or ended.process.exitcode == STORAGE_EXIT
                     if ended.process.exitcode != STORAGE_EXIT and self._collect(ended) is None:
-                        queue.append(ended.trial)
+                        queue.put(ended.trial)
+                self._look()
                 self._escalate()
         finally:
             self._kill_all()
         if storage_failed:
             raise OSError(None, "a trial could not write its run folder; is the disk full or read-only?")
+        return (self.busy_s - busy_before) / ((time.monotonic() - started) * workers)
 
     def _skipped(self, trial: Trial) -> bool:
         reason = refusal(trial)
@@ -246,8 +296,8 @@ class _Supervisor:
         # The fork server starts with the first trial, and takes its environment from here.
         with _environment({**ONE_THREAD, COORDINATOR: str(os.getpid())}):
             process.start()
-        allowed = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
-        self.running[process.sentinel] = _Running(trial, process, time.monotonic() + allowed)
+        allowed, now = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S, time.monotonic()
+        self.running[process.sentinel] = _Running(trial, process, now, now + allowed)
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""
@@ -264,7 +314,7 @@ class _Supervisor:
             return self._record(trial, Status.INTERRUPTED, "the run was stopped")
         if ended.sent:
             last = ESCALATION[ended.sent - 1][1].name
-            return self._record(trial, Status.TIMEOUT, f"the trial passed its deadline; ended by {last}")
+            return self._record(trial, Status.TIMEOUT, f"{ended.late}; ended by {last}")
         if result is None:
             assert exitcode is not None
             status = Status.KERNEL_DIED if exitcode < 0 else Status.INFRA_ERROR
@@ -278,7 +328,8 @@ class _Supervisor:
         return self._note(trial, result)
 
     def _row(self, trial: Trial, status: Status, reason: str) -> Result:
-        return failure(trial, status, reason, self.digests[trial.id])
+        curve = read_curve(run_folder(self.results, trial.id))
+        return failure(trial, status, reason, self.digests[trial.id], curve)
 
     def _record(self, trial: Trial, status: Status, reason: str) -> Result:
         folder = run_folder(self.results, trial.id)
@@ -289,8 +340,28 @@ class _Supervisor:
 
     def _note(self, trial: Trial, result: Result) -> Result:
         self.rows.append(result)
+        self.expected.learn(trial, result)
         self.on_result(trial, result)
         return result
+
+    def _look(self) -> None:
+        """Looks for signs of life, now and then: a silent trial is warned of, and then is as late as one past its deadline."""
+        now = time.monotonic()
+        if now - self.looked < min(LOOK_S, self.stall_s / 2) or not self.running:
+            return
+        self.looked = now
+        used = processor_seconds(running.pid for running in self.running.values())
+        for running in self.running.values():
+            silent = running.sign.see(used[running.pid], now)
+            if silent > self.stall_s and not running.sent:
+                running.late = f"the trial used no processor for {silent:.0f} s"
+                running.deadline = min(running.deadline, now)
+            elif silent > min(WARN_S, self.stall_s / 2) and not running.sign.warned:
+                running.sign.warned = True
+                self.on_warning(
+                    f"{running.trial.title} ({running.trial.id}) has used no processor for {silent:.0f} s; it will be ended "
+                    f"after {self.stall_s:.0f} s"
+                )
 
     def _escalate(self) -> None:
         """Sends each trial past its deadline the next signal that is due; every trial SIGKILL where `kill` is set."""
@@ -315,6 +386,11 @@ def _context(forked: bool) -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.execution.preload"])
     return context
+
+
+def _end_fork_server() -> None:
+    """The next worker starts another one, a new interpreter. Its own end is what the standard library offers no name for."""
+    _forkserver._stop()  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -30,10 +30,11 @@ import zmq
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from benchmarks.execution.fork_kernel import WaitingKernel, manager
+from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager
+from benchmarks.execution.memory import oom_kills
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
-from benchmarks.records import Status, failure, promote, write_atomically, write_result
+from benchmarks.records import Status, failure, promote, read_curve, write_atomically, write_result
 from benchmarks.trial import Trial
 
 STORAGE_EXIT = 74
@@ -53,6 +54,9 @@ STORAGE_ERRORS = frozenset(
     }
 )
 """Errors of a disk that is full or broken, or of a folder that is read-only or gone."""
+
+LOG_BYTES = 4096
+"""How much of the end of a log is looked at."""
 
 _STATUS_OF: dict[str, Status] = {
     kind.__name__: status
@@ -102,7 +106,8 @@ def main(job: Job) -> None:
         if kernel is not None:
             kernel.stop()
         if ending is not None:
-            write_result(job.folder, failure(job.trial, *ending, job.code_digest))
+            curve = read_curve(job.folder)
+            write_result(job.folder, failure(job.trial, *ending, job.code_digest, curve))
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
@@ -118,10 +123,12 @@ def fresh_folder(folder: Path) -> None:
 
 
 def last_lines(log: Path, n: int = 3) -> str:
-    """The last n lines of a log that say anything, on one line."""
+    """The last n lines of a log that say anything, on one line, of the last few kilobytes: a library may have filled it."""
     if not log.exists():
         return ""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-n:])
 
 
@@ -132,7 +139,10 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
     # The notebook says which mode it is by itself, and finds the machine that it runs on.
     for name in ("mode", "machine", *(() if job.trial.timing else ("timing",))):
         parameters.pop(name)
-    options = {} if kernel is None else {"km": manager(kernel, job.scratch / f"{os.getpid()}.json")}
+    options: dict[str, Any] = {"extra_arguments": [CAPPED]}
+    if kernel is not None:
+        options = {"km": manager(kernel, job.scratch / f"{os.getpid()}.json")}
+    killed_before = oom_kills()
     try:
         papermill.execute_notebook(
             _literal(job.notebook),
@@ -149,9 +159,9 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
         sys.stderr.flush()
         return _status(error, job.folder)
     except DeadKernelError:
-        reason = _death(kernel)
+        status, reason = _death(kernel, oom_kills() - killed_before)
         _mark_unfinished(target, reason)
-        return Status.KERNEL_DIED, _with_log(reason, job.folder)
+        return status, _with_log(reason, job.folder)
     except (RuntimeError, zmq.ZMQError) as error:
         return Status.INFRA_ERROR, _with_log(f"the kernel did not start: {error}", job.folder)
     promote(job.folder)
@@ -176,9 +186,12 @@ def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
     return _STATUS_OF.get(error.ename, Status.ERROR), reason
 
 
-def _death(kernel: WaitingKernel | None) -> str:
+def _death(kernel: WaitingKernel | None, n_oom_kills: int) -> tuple[Status, str]:
+    """What a dead kernel died of. n_oom_kills: how many processes the system has killed meanwhile for want of memory."""
     exitcode = None if kernel is None else kernel.process.exitcode
-    return "the kernel died" if exitcode is None else f"the kernel died: {ending(exitcode)}"
+    if n_oom_kills and exitcode in (None, -signal.SIGKILL):
+        return Status.OOM_CPU, "the system ran out of memory and killed the kernel"
+    return Status.KERNEL_DIED, "the kernel died" + ("" if exitcode is None else f": {ending(exitcode)}")
 
 
 def ending(exitcode: int) -> str:
