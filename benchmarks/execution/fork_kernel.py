@@ -79,7 +79,7 @@ class ForkProvisioner(KernelProvisionerBase):
         self.connection_info = manager.get_connection_info()
         # Nobody's own IPython profile and start-up files: a trial depends on its spec alone.
         profile = f"--ipython-dir={Path(manager.connection_file).parent}"
-        command = ["-f", manager.connection_file, profile, "--IPKernelApp.parent_handle=1", CAPPED, *extra_arguments]
+        command = ["-f", manager.connection_file, profile, "--IPKernelApp.parent_handle=1", *extra_arguments]
         return await super().pre_launch(cmd=command, **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -107,9 +107,12 @@ class ForkProvisioner(KernelProvisionerBase):
         """Nothing beyond the process is held."""
 
 
-def manager(kernel: WaitingKernel, connection_file: Path) -> AsyncKernelManager:
-    """A kernel manager for papermill's ``km``. connection_file: short, because a socket's path may have 107 bytes."""
+def manager(kernel: WaitingKernel | None, connection_file: Path) -> AsyncKernelManager:
+    """A kernel manager for papermill's ``km``; without a waiting kernel it starts an ordinary one. connection_file: short, because
+    a socket's path may have 107 bytes."""
     made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file))
+    if kernel is None:
+        return made
     provisioner = ForkProvisioner(kernel_spec=made.kernel_spec, parent=made)
     provisioner.kernel = kernel
     made.provisioner = provisioner

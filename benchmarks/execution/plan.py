@@ -57,7 +57,7 @@ def retried(names: Sequence[str]) -> frozenset[Status]:
     found: set[Status] = set()
     for name in names:
         if name != "all" and name not in failures:
-            raise UnknownName("status to retry", name, ["all", *sorted(failures)])
+            raise UnknownName("status to retry", name, ["all", *map(str, failures)])
         found |= failures if name == "all" else {Status(name)}
     return frozenset(found)
 

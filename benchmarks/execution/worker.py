@@ -139,9 +139,6 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
     # The notebook says which mode it is by itself, and finds the machine that it runs on.
     for name in ("mode", "machine", *(() if job.trial.timing else ("timing",))):
         parameters.pop(name)
-    options: dict[str, Any] = {"extra_arguments": [CAPPED]}
-    if kernel is not None:
-        options = {"km": manager(kernel, job.scratch / f"{os.getpid()}.json")}
     killed_before = oom_kills()
     try:
         papermill.execute_notebook(
@@ -152,7 +149,8 @@ def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | Non
             language="python",
             cwd=job.notebook.parent,
             progress_bar=False,
-            **options,
+            km=manager(kernel, job.scratch / f"{os.getpid()}.json"),
+            extra_arguments=[CAPPED],
         )
     except PapermillExecutionError as error:
         sys.stderr.write(str(error))  # into stderr.log
