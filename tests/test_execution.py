@@ -99,7 +99,7 @@ def test_a_killed_kernels_notebook_says_which_cell_was_running_and_which_never_r
 def test_a_trial_runs_on_one_thread_and_the_environment_says_so(tmp_path: Path, notebook: Path) -> None:
     trial = faulty.trial("none")
     (result,) = execute([trial], tmp_path, notebook).results
-    assert result.parameters == {"threads": 1}
+    assert result.parameters["threads"] == 1
     assert json.loads((run_folder(tmp_path, trial.id) / "env.json").read_text())["threads"] == 1
 
 

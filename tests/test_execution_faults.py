@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from benchmarks.execution.plan import plan, retried
 from benchmarks.execution.supervisor import Summary
 from benchmarks.records import Result, Status, failure, read_result, run_folder, write_result
 from benchmarks.report_sections import Study
-from benchmarks.trial import Trial, specify
+from benchmarks.trial import Overrides, Trial, specify
 from models import registry
 from models.names import UnknownName
 
@@ -234,6 +235,19 @@ def test_packing_is_the_share_of_time_in_which_workers_had_a_trial(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_each_round_of_timing_trials_has_a_fork_server_of_its_own(tmp_path: Path, notebook: Path) -> None:
+    trials = [
+        specify("casino", "faulty", process, None, "cpu", Overrides(model_config={"fault": fault}), mode="timing")
+        for process in range(2)
+        for fault in ("none", "short")
+    ]
+    results = execute(trials, tmp_path, notebook).results
+    servers = [result.parameters["server"] for result in results]
+    assert servers[0] == servers[1] and servers[2] == servers[3] and servers[0] != servers[2]
+    assert not any(psutil.pid_exists(server) for server in servers), "the last one ends with the run"
+
+
+@pytest.mark.slow
 def test_32_kernels_start_at_once(tmp_path: Path, notebook: Path) -> None:
     trials = [faulty.trial("short", seed) for seed in range(32)]
     digests = {trial.id: "digest" for trial in trials}
@@ -253,7 +267,7 @@ def test_a_real_full_disk_stops_the_run_and_the_same_call_goes_on_when_there_is_
         filler = disk / "filler"
         trials = [faulty.trial("short", seed) for seed in range(3)]
         execute(trials[:1], disk, notebook)
-        filler.write_bytes(b"x" * (1_000_000 - sum(p.stat().st_size for p in disk.rglob("*") if p.is_file()) - 40_000))
+        filler.write_bytes(b"x" * (shutil.disk_usage(disk).free - 12_000))
         with pytest.raises(supervisor.StorageError, match="finished trials are kept"):
             execute(trials, disk, notebook)
         for trial in trials:

@@ -108,7 +108,7 @@ class ForkProvisioner(KernelProvisionerBase):
 
 
 def manager(kernel: WaitingKernel | None, connection_file: Path) -> AsyncKernelManager:
-    """A kernel manager for papermill's ``km``; without a waiting kernel it starts an ordinary one. connection_file: short, because
+    """A kernel manager for papermill's ``km``; without a waiting kernel it starts an ordinary one. connection_file: short, for
     a socket's path may have 107 bytes."""
     made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file))
     if kernel is None:
