@@ -292,7 +292,10 @@ class Archive:
             raise self._bad(f"it does not hold the file of the suite {self.manifest.suite}")
 
     def _bad(self, problem: str) -> BadArchive:
-        return BadArchive(f"{self.name}: {problem}")
+        """In one line, without what a terminal would obey."""
+        return BadArchive(
+            f"{self.name}: " + "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in problem)
+        )
 
 
 def _is_member(path: str) -> bool:

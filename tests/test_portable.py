@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -257,8 +258,8 @@ def test_an_export_that_fails_leaves_the_older_archive(
 @settings(max_examples=150, deadline=None)
 def test_whichever_byte_is_flipped_the_check_fails_or_nothing_has_changed(packed: Path, data: st.DataObject) -> None:
     content = bytearray(packed.read_bytes())
-    # Half of the time in what follows the last member: the directory is small, and most of what can be wrong is in it.
-    start = data.draw(st.sampled_from([0, content.rindex(b"PK\x01\x02", 0, content.index(b"PK\x01\x02") + 4)]))
+    # Half of the time in the directory, which is small, and where most can be wrong.
+    start = data.draw(st.sampled_from([0, content.index(b"PK\x01\x02")]))
     place = data.draw(st.integers(start, len(content) - 1))
     content[place] ^= data.draw(st.integers(1, 255))
     path = packed.with_name("flipped.zip")
@@ -454,10 +455,11 @@ def test_records_that_disagree_are_refused_though_every_checksum_is_right(packed
         (lambda files, folder: files.update({f"{folder}/env.json": b"[" * 10**5}), "env.json: nested too deeply"),
         (lambda files, folder: files.pop(f"{folder}/result.json") and None, "has no result.json"),
         (move, "belongs to trial"),
+        (edit("result.json", b'"trial_id": "', b'"trial_id": "\\n\\u001b[31m'), "belongs to trial ��.31m"),
         (lambda files, folder: files.pop("suite/suite.yaml") and None, "does not hold the file of the suite"),
     ]
     for change, problem in forgeries:
-        with pytest.raises(BadArchive, match=f"^forged.zip: .*({problem})"):
+        with pytest.raises(BadArchive, match=f"^forged.zip: .*({problem}).*$"):
             merged(resealed(packed, tmp_path, change), tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
@@ -763,5 +765,5 @@ def test_a_suite_that_was_run_elsewhere_is_done_here_with_the_same_report(tmp_pa
     assert "8 trials of tiny written to MLflow" in rnnbench("sync", *asked, here)
     rnnbench("report", *asked, here)
     pages = [(folder / "tiny" / "report.html").read_text().replace(str(folder), "") for folder in (there, here)]
-    assert pages[0] == pages[1]
+    assert re.sub(r"cell-id=\w+", "", pages[0]) == re.sub(r"cell-id=\w+", "", pages[1])
     assert "0 trials of tiny written to MLflow" in rnnbench("sync", *asked, here)
