@@ -43,7 +43,7 @@ from benchmarks.trial import Trial
 from models import registry
 
 STAGING = ".import"
-"""Folder in the results where runs are unpacked, to be moved when whole. What a killed import left there the next removes."""
+"""Folder in the results where a run is unpacked, to be moved when whole. What a killed import left there the next removes."""
 
 
 class Exported(NamedTuple):
@@ -271,8 +271,6 @@ def _move_in(archive: Archive, trial_ids: Sequence[str], results: Path) -> None:
         for trial_id in trial_ids:
             for name in archive.files_of(trial_id):
                 _unpack(archive, f"runs/{trial_id}/{name}", staging / trial_id / name)
-        os.sync()  # once for all: after a power failure no run folder is there without its files
-        for trial_id in trial_ids:
             target = records.run_folder(results, trial_id)
             if target.exists():
                 quarantine(results, trial_id)
@@ -292,6 +290,8 @@ def _unpack(archive: Archive, path: str, target: Path) -> None:
     with target.open("wb") as file:
         for piece in archive.pieces(path):
             file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())  # or a power failure could leave a run folder with empty files
 
 
 def _keep_suite(archive: Archive, results: Path) -> Path | None:
