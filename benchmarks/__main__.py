@@ -1,7 +1,7 @@
-"""The command line: ``rnnbench list | check | run | tune | compare | report | verify | sync``.
+"""The command line: ``rnnbench list | check | run | tune | compare | report | verify | sync | export | import``.
 
-Exit codes: 0 all trials ok or skipped, 1 some failed or a published result was not reproduced, 2 usage, 3 infrastructure,
-130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 all trials ok or skipped, 1 some failed, a published result was not reproduced, or an archive is wrong or in
+conflict, 2 usage, 3 infrastructure, 130 stopped by Ctrl-C, 143 by SIGTERM.
 What costs time to import (torch, papermill, mlflow) is imported by the command that needs it.
 """
 
@@ -250,11 +250,12 @@ def prepare(suite: SuiteName) -> None:
 @app.command()
 def report(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RESULTS) -> None:
     """Build the report of a suite from its results, whatever there is."""
+    from benchmarks.elsewhere import recorded
     from benchmarks.report import build
     from benchmarks.suite import load
 
     chosen = load(suite)
-    typer.echo(f"Report: {build(results, chosen, chosen.trials(device=device.value))}")
+    typer.echo(f"Report: {build(results, chosen, recorded(chosen, device.value, results))}")
 
 
 @app.command()
@@ -282,12 +283,92 @@ def verify(
 @app.command()
 def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RESULTS) -> None:
     """Bring MLflow up to date with the results of a suite."""
+    from benchmarks.elsewhere import recorded
     from benchmarks.suite import load
     from benchmarks.tracking import sync as synchronise
 
     chosen = load(suite)
-    n_logged = synchronise(results, chosen.name, chosen.trials(device=device.value))
+    n_logged = synchronise(results, chosen.name, recorded(chosen, device.value, results))
     typer.echo(f"{n_logged} trials of {chosen.name} written to MLflow")
+
+
+@app.command()
+def export(
+    suite: Annotated[
+        str | None, typer.Argument(metavar="[SUITE]", help="a suite's name, or the path of its file; not with --check")
+    ] = None,
+    device: OnDevice = Device.AUTO,
+    results: Results = RESULTS,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="default: SUITE-DEVICE.zip, beside the suite's report")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="export nothing, but verify this archive"),
+    ] = None,
+) -> None:
+    """Put the records, notebooks and report of a suite into one archive; or verify one. Exit code 1: it is not right."""
+    if (suite is None) == (check is None) or (check is not None and output is not None):
+        raise typer.BadParameter("give either SUITE, to be exported, or --check FILE, to be verified")
+    from benchmarks.portable import BadArchive, open_archive
+
+    if check is not None:
+        try:
+            with open_archive(check) as archive:
+                archive.check()
+                typer.echo(f"{check.name} is right: {archive.manifest.told}")
+        except BadArchive as error:
+            _stop(str(error), FAILED)
+        return
+    from benchmarks.elsewhere import recorded
+    from benchmarks.exchange import export as write
+    from benchmarks.execution.lock import FolderInUse
+    from benchmarks.suite import load
+
+    assert suite is not None
+    chosen = load(suite)
+    trials = recorded(chosen, device.value, results)
+    path = output or results / chosen.name / f"{chosen.name}-{trials[0].device}.zip"
+    try:
+        exported = write(results, chosen, trials, path)
+    except FolderInUse as error:
+        _stop(str(error), INFRASTRUCTURE)
+    for reason in exported.torn:
+        typer.echo(f"left out, for its result is torn: {reason}", err=True)
+    missing = f"; {exported.n_missing} of {len(trials)} trials have no result yet" if exported.n_missing else ""
+    typer.echo(f"Exported: {exported.manifest.told}{missing}")
+    typer.echo(f"Archive: {path}")
+
+
+@app.command("import")
+def import_archive(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="what `rnnbench export` wrote")
+    ],
+    results: Results = RESULTS,
+) -> None:
+    """Check an archive and add its trials to a results folder. Exit code 1: it is not right, or in conflict with ours."""
+    from benchmarks.exchange import merge
+    from benchmarks.execution.lock import FolderInUse
+    from benchmarks.portable import BadArchive, open_archive
+
+    try:
+        with open_archive(file) as archive:
+            merged = merge(archive, results)
+            manifest = archive.manifest
+    except BadArchive as error:
+        _stop(str(error), FAILED)
+    except FolderInUse as error:
+        _stop(str(error), INFRASTRUCTURE)
+    typer.echo(f"{file.name}: {manifest.told}")
+    typer.echo(f"Into {results}: {merged.told}")
+    for line in merged.remarks:
+        typer.echo(line)
+    typer.echo(f"Next: rnnbench run {merged.suite or manifest.suite} --device {manifest.device} --results {results}")
+    for line in merged.conflicts:
+        typer.echo(f"conflict, ours is kept: {line}", err=True)
+    if merged.conflicts:
+        raise typer.Exit(FAILED)
 
 
 def main() -> None:

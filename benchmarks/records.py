@@ -165,19 +165,25 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 def read_result(folder: Path) -> Result | None:
     """The folder's result; None where there is none. Raises TornResult if it cannot be trusted."""
-    path = folder / "result.json"
+    path = folder / RESULT
     if not path.exists():
         return None
+    return parse_result(path.read_bytes(), path, folder.name, file_digest(folder / "metrics.jsonl"))
+
+
+def parse_result(content: bytes, where: Path, trial_id: str, curve_digest: str | None) -> Result:
+    """A result.json. where: for messages. trial_id: of the folder it lies in. curve_digest: of the curve beside it, None where
+    there is none. Raises TornResult if it cannot be trusted."""
     try:
-        result = _ADAPTER.validate_json(path.read_bytes())
+        result = _ADAPTER.validate_json(content)
     except ValidationError as error:
-        raise TornResult(f"{path}: {error.errors()[0]['msg']}") from error
+        raise TornResult(f"{where}: {error.errors()[0]['msg']}") from error
     if result.schema != SCHEMA:
-        raise TornResult(f"{path}: schema {result.schema}, expected {SCHEMA}")
-    if result.trial_id != folder.name:
-        raise TornResult(f"{path}: belongs to trial {result.trial_id}")
-    if result.curve_digest is not None and result.curve_digest != file_digest(folder / "metrics.jsonl"):
-        raise TornResult(f"{path}: metrics.jsonl is not the file this result was made with")
+        raise TornResult(f"{where}: schema {result.schema}, expected {SCHEMA}")
+    if result.trial_id != trial_id:
+        raise TornResult(f"{where}: belongs to trial {result.trial_id}")
+    if result.curve_digest is not None and result.curve_digest != curve_digest:
+        raise TornResult(f"{where}: metrics.jsonl is not the file this result was made with")
     return result
 
 

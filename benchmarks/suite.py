@@ -65,6 +65,11 @@ class Suite:
         """The suites that come with the project."""
         return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
+    @property
+    def path(self) -> Path:
+        """The suite's file."""
+        return self.tuned_file.parent.parent / self.file
+
     def trials(
         self,
         models: Sequence[str] | None = None,
@@ -149,6 +154,11 @@ class Suite:
                 raise UnknownName(f"{kind} of suite {self.name}", name, set(known))
 
 
+def is_name(name: str) -> bool:
+    """Whether a suite may be called so: its name is that of a folder in the results."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is not None and name not in RESERVED
+
+
 def load(name_or_path: str, tuned: bool = True) -> Suite:
     """A suite by name, or from a file by its path. tuned: False leaves tuned configurations out, wherever it asks for them.
 
@@ -190,7 +200,7 @@ def _parse(path: Path, with_tuned: bool) -> Suite:
     known = ("name", "description", "parameter_budget", "state_budget", "seeds", "fit", "tuned", "grids")
     _check_keys("suite", content, known, required=("name", "description", "seeds", "grids"))
     name = _text("name", content["name"])
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED:
+    if not is_name(name):
         raise InvalidParameter(
             f"name: {name!r} cannot be a suite's name; use small letters, digits, - and _; not {sorted(RESERVED)}"
         )
