@@ -66,7 +66,7 @@ class Result:
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
     the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
-    to train; None where there is no environment.
+    to train; None where there is no environment. fit_note: how the steps were taken, where CUDA graphs were asked for.
     timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.
     curve_digest: sha256 of metrics.jsonl.
     """
@@ -99,6 +99,7 @@ class Result:
     best_step: int | None = None
     ended_by: str | None = None
     environment_steps: int | None = None
+    fit_note: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False

@@ -28,6 +28,7 @@ from benchmarks.execution import fork_kernel
 from benchmarks.execution.lifeline import COORDINATOR
 from benchmarks.execution.lock import locked
 from benchmarks.execution.plan import plan, quarantine, refusal
+from benchmarks.execution.slots import Slot, Slots, default_workers, memory_bytes, visible_gpus
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
 from benchmarks.records import RESULT, Result, Status, TornResult, failure, read_result, run_folder, write_result
 from benchmarks.trial import Trial
@@ -70,6 +71,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers_for(device: str) -> int:
+    """Trials at a time where nobody says: one per core, on GPUs as many as they bear."""
+    return default_workers(cores(), visible_gpus(), memory_bytes()) if device == "cuda" else cores()
+
+
 def run(
     trials: Sequence[Trial],
     digests: Mapping[str, str],
@@ -84,7 +90,7 @@ def run(
 ) -> Summary:
     """Runs what has no valid result.
 
-    digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this thread
+    digests: trial id → digest of the code. workers: trials at a time; None: `workers_for`. on_result is called in this thread
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are
@@ -104,7 +110,7 @@ def run(
                 digests, results, on_result, notebook and notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
             )
             with supervisor.listening():
-                supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers or cores())
+                supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers)
                 timed = round_robin(trial for trial in found.to_run if trial.mode == "timing")
                 if timed and not supervisor.stopped_by:
                     before_timing()
@@ -138,11 +144,13 @@ def _storage_checked(results: Path) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A worker at work. deadline: on the monotonic clock. sent: how many steps of `ESCALATION` it was given."""
+    """A worker at work. deadline: on the monotonic clock. slot: its place on a GPU. sent: how many steps of `ESCALATION` it was
+    given."""
 
     trial: Trial
     process: BaseProcess
     deadline: float
+    slot: Slot | None = None
     sent: int = 0
 
     def signal(self, signum: int) -> None:
@@ -181,6 +189,7 @@ class _Supervisor:
     kill: bool = False
     tries: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Running] = field(default_factory=dict)
+    slots: Slots = field(default_factory=lambda: Slots([], 1))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -196,10 +205,13 @@ class _Supervisor:
         self.kill = self.kill or self.stopped_by is not None or signum == signal.SIGTERM
         self.stopped_by = signal.Signals(signum)
 
-    def work(self, trials: Sequence[Trial], workers: int) -> None:
+    def work(self, trials: Sequence[Trial], workers: int | None) -> None:
         queue = deque(trial for trial in trials if not self._skipped(trial))
         if not queue:
             return
+        gpus = visible_gpus() if any(trial.device == "cuda" for trial in queue) else []
+        workers = workers or workers_for("cuda" if gpus else "cpu")
+        self.slots = Slots(gpus, workers)
         context = _context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
@@ -210,6 +222,7 @@ class _Supervisor:
                 wait(list(self.running), timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
                     ended = self.running.pop(sentinel)
+                    self.slots.release(ended.slot)
                     ended.sweep()
                     storage_failed = storage_failed or ended.process.exitcode == STORAGE_EXIT
                     if ended.process.exitcode != STORAGE_EXIT and self._collect(ended) is None:
@@ -231,6 +244,7 @@ class _Supervisor:
 
     def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
         self.tries[trial.id] += 1
+        slot = self.slots.acquire() if trial.device == "cuda" else None
         # A worker that dies before it has begun must not leave an older result to be taken for its own.
         (run_folder(self.results, trial.id) / RESULT).unlink(missing_ok=True)
         job = Job(
@@ -241,13 +255,14 @@ class _Supervisor:
             environment=environment,
             scratch=self.scratch,
             forked=self.forked,
+            slot=slot,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
         # The fork server starts with the first trial, and takes its environment from here.
         with _environment({**ONE_THREAD, COORDINATOR: str(os.getpid())}):
             process.start()
         allowed = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
-        self.running[process.sentinel] = _Running(trial, process, time.monotonic() + allowed)
+        self.running[process.sentinel] = _Running(trial, process, time.monotonic() + allowed, slot)
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""
