@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,28 +36,38 @@ WARM_UP = 2
 
 SYNCHRONISES = "called a synchronizing CUDA operation"
 """What torch warns of where the host waits for the GPU, if asked to."""
+PROTOTYPE = "Synchronization debug mode is a prototype"
+"""What it warns of when it is asked."""
+CAPTURABLE = "This instance was constructed with capturable=True"
+"""What it warns of where an optimiser made for capture takes a step without."""
 
-# The optimiser is made for capture, and takes some steps without.
-warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
+warnings.filterwarnings("ignore", message=CAPTURABLE)
 
 Take = Callable[[SequenceBatch, State | None], "Update"]
 """One update from a batch that goes on from a state."""
+Step = Callable[[], "Update"]
+"""The same, of what lies in fixed places."""
 
 
 class CaptureFailed(RuntimeError):
     """A step that looked as if it could be captured, and could not: afterwards the GPU's state is unknown."""
 
 
-class Graph(Protocol):
-    """A captured step. update: where each replay leaves what it found."""
+class Graph(NamedTuple):
+    """A captured step. update: where each replay leaves what it found. replay: takes the step."""
 
     update: Update
+    replay: Callable[[], object]
 
-    def replay(self) -> None: ...
 
+class Recorder(Protocol):
+    """What captures steps."""
 
-Capture = Callable[[Callable[[], "Update"]], Graph]
-"""Records a step without taking it."""
+    def watch(self, step: Step) -> tuple[Update, bool]:
+        """Takes a step as one that will be captured; and whether the host waited for the GPU in it."""
+
+    def capture(self, step: Step) -> Graph:
+        """Records a step without taking it. Raises CaptureFailed."""
 
 
 @dataclass
@@ -76,20 +85,20 @@ class _Shape:
 
 
 class CapturedSteps:
-    """Takes steps, from a graph where there is one. take: a step as it is without graphs. capture: None: there are none here,
-    and every step is taken so."""
+    """Takes steps, from a graph where there is one. take: a step as it is without graphs. recorder: None: there are no graphs
+    here, and every step is taken so."""
 
-    def __init__(self, predictor: Predictor, take: Take, capture: Capture | None) -> None:
+    def __init__(self, predictor: Predictor, take: Take, recorder: Recorder | None) -> None:
         self.predictor = predictor
         self.take = take
-        self.capture = capture
+        self.recorder = recorder
         self.shapes: dict[tuple[object, ...], _Shape] = {}
         self.counts: Counter[str] = Counter()
-        self.refused = None if capture is not None else "because only a GPU has graphs"
+        self.refused = None if recorder is not None else "because only a GPU has graphs"
 
     def __call__(self, batch: SequenceBatch, state: State | None = None) -> Update:
-        if self.refused is not None:
-            return self._one_by_one(batch, state, self.refused)
+        if self.recorder is None or self.refused is not None:
+            return self._one_by_one(batch, state, str(self.refused))
         if batch.target_lengths is not None or not bool((batch.lengths == batch.inputs.shape[1]).all()):
             return self._one_by_one(batch, state, "of batches with padding")
         placed = replace(batch, places=batch.scored.nonzero(as_tuple=True))
@@ -99,10 +108,9 @@ class CapturedSteps:
         shape.fill(placed, state)
         if shape.n_taken < WARM_UP:
             shape.n_taken += 1
-            return self._watched(shape)
+            return self._watched(shape, self.recorder)
         if shape.graph is None:
-            assert self.capture is not None
-            shape.graph = self.capture(lambda: self.take(shape.batch, shape.state))
+            shape.graph = self.recorder.capture(lambda: self.take(shape.batch, shape.state))
         shape.graph.replay()
         self.counts["from graphs"] += 1
         loss, norm, after = shape.graph.update
@@ -132,12 +140,11 @@ class CapturedSteps:
             self.shapes[key] = _Shape(copied, None if state is None else tuple(part.clone() for part in state))
         return self.shapes[key]
 
-    def _watched(self, shape: _Shape) -> Update:
+    def _watched(self, shape: _Shape, recorder: Recorder) -> Update:
         """A step on the way to a graph, which shows whether there can be one."""
         before = self._kept()
-        with _aside(shape.batch.inputs.device) as waits:
-            update = self.take(shape.batch, shape.state)
-        if waits:
+        update, waited = recorder.watch(lambda: self.take(shape.batch, shape.state))
+        if waited:
             self.refused = "because the host waits for the GPU in the step"
         elif any(new is not old for new, old in zip(self._kept(), before, strict=True)):
             self.refused = "because the model puts new tensors in the place of its own"
@@ -152,54 +159,43 @@ class CapturedSteps:
         return self.take(batch, state)
 
 
-class _CUDAGraph:
-    """A `Graph` on a GPU. pool: memory that all graphs of a fit share, for no two run at once."""
+class CUDARecorder:
+    """A `Recorder` on a GPU. What leads to a capture and the captures themselves have a stream of their own, as CUDA asks for,
+    and one memory, for no two graphs of a fit run at once."""
 
-    def __init__(self, step: Callable[[], Update], pool: Any, stream: torch.cuda.Stream) -> None:
-        self.graph = torch.cuda.CUDAGraph()
+    def __init__(self, device: torch.device) -> None:
+        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def watch(self, step: Step) -> tuple[Update, bool]:
+        here, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.stream.wait_stream(here)
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                with torch.cuda.stream(self.stream):
+                    update = step()
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+            here.wait_stream(self.stream)
+        for warning in caught:
+            if not any(known in str(warning.message) for known in (SYNCHRONISES, PROTOTYPE, CAPTURABLE)):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return update, any(SYNCHRONISES in str(warning.message) for warning in caught)
+
+    def capture(self, step: Step) -> Graph:
+        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self.graph, pool=pool, stream=stream):
-                self.update = step()
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                update = step()
         except RuntimeError as error:
-            first = str(error).splitlines()[0]
+            # Where the step fails, the end of the capture fails too, and says less.
+            cause = error.__context__ or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            first = str(cause).partition("\n")[0]
             raise CaptureFailed(f"the step cannot be captured ({first}); write fit: {{step: eager}}") from error
-
-    def replay(self) -> None:
-        self.graph.replay()
-
-
-def capture_on(device: torch.device) -> Capture | None:
-    """How steps are captured on a device; None where it has no graphs."""
-    if device.type != "cuda":
-        return None
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-    return lambda step: _CUDAGraph(step, pool, stream)
-
-
-@contextmanager
-def _aside(device: torch.device) -> Iterator[list[str]]:
-    """On a GPU: in a stream of its own, as what comes before a capture must be. Yields a list which then holds what the host
-    waited for inside."""
-    waits: list[str] = []
-    if device.type != "cuda":
-        yield waits
-        return
-    mode, stream, here = torch.cuda.get_sync_debug_mode(), torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        stream.wait_stream(here)
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with torch.cuda.stream(stream):
-                yield waits
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-        here.wait_stream(stream)
-    for warning in caught:
-        if SYNCHRONISES in str(warning.message):
-            waits.append(str(warning.message))
-        elif "capturable" not in str(warning.message) and "prototype" not in str(warning.message):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return Graph(update, graph.replay)
 
 
 def _tensors(batch: SequenceBatch, state: State | None) -> list[Tensor]:

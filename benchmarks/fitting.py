@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.captured_steps import CapturedSteps, Take, capture_on
+from benchmarks.captured_steps import CapturedSteps, CUDARecorder, Take
 from benchmarks.evaluation import Evaluation, Problem, evaluate
 from benchmarks.metrics import Metric
 from models.contract import Predictor, State
@@ -261,7 +261,10 @@ def make_step(
     def take(batch: SequenceBatch, state: State | None = None) -> Update:
         return training_step(predictor, target, batch, optimiser, config, state)
 
-    return take if config.step == "eager" else CapturedSteps(predictor, take, capture_on(_device(predictor)))
+    if config.step == "eager":
+        return take
+    device = _device(predictor)
+    return CapturedSteps(predictor, take, CUDARecorder(device) if device.type == "cuda" else None)
 
 
 def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> Tensor:

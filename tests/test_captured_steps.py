@@ -9,15 +9,14 @@ import copy
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import captured_steps, fitting
-from benchmarks.captured_steps import MAX_GRAPHS, WARM_UP, CapturedSteps
+from benchmarks import fitting
+from benchmarks.captured_steps import MAX_GRAPHS, WARM_UP, CapturedSteps, Graph, Step, Take
 from benchmarks.evaluation import Problem
 from benchmarks.experiment import prepare
 from benchmarks.fitting import FitConfig, Update
@@ -26,7 +25,17 @@ from benchmarks.seeding import torch_generator
 from models import registry
 from models.contract import Fit, Predictor, State
 from models.precision import in_precision
-from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, Transcript, last_steps, valid_steps
+from models.sequences import (
+    Classes,
+    Real,
+    RealInput,
+    SequenceBatch,
+    TargetSpec,
+    TokenInput,
+    Transcript,
+    last_steps,
+    valid_steps,
+)
 
 CPU = torch.device("cpu")
 INPUTS, TARGET = RealInput(2, 12), Real(1, "sequence")
@@ -34,15 +43,32 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 class StandIn:
-    """Records nothing and, like a graph, takes no step when it is made; later reads what lies where it read before."""
+    """A recorder without a GPU. Its graphs take no step when they are made, like others, and leave what they find in one place.
 
-    def __init__(self, step: Callable[[], Update]) -> None:
-        self.step, self.n_replays = step, 0
-        self.update = Update(torch.tensor(torch.nan), torch.tensor(torch.nan), ())
+    waits: what it says of steps on the way to a graph. replays: of each graph, so far.
+    """
 
-    def replay(self) -> None:
-        self.n_replays += 1
-        self.update = self.step()
+    def __init__(self, waits: bool = False) -> None:
+        self.waits = waits
+        self.replays: list[int] = []
+
+    def watch(self, step: Step) -> tuple[Update, bool]:
+        return step(), self.waits
+
+    def capture(self, step: Step) -> Graph:
+        number, kept = len(self.replays), [torch.tensor(torch.nan), torch.tensor(torch.nan)]
+        self.replays.append(0)
+        # Places of the state are made with its first value, for their shapes are not known before.
+        places: list[Tensor] = []
+
+        def replay() -> None:
+            self.replays[number] += 1
+            loss, norm, after = step()
+            places.extend(part.clone() for part in after[len(places) :])
+            for place, value in zip([*kept, *places], [loss, norm, *after], strict=True):
+                place.copy_(value)
+
+        return Graph(Update(kept[0], kept[1], places), replay)  # type: ignore[arg-type]
 
 
 def batch_of(lengths: list[int], seed: int, target: Classes | Real = TARGET) -> SequenceBatch:
@@ -69,23 +95,18 @@ def built(
 
 
 def captured(
-    predictor: Predictor, target: Classes | Real = TARGET, **fields: object
-) -> tuple[CapturedSteps, list[StandIn]]:
-    """Steps from stand-ins, and those that were made."""
-    config, made = FitConfig(**fields), list[StandIn]()  # type: ignore[arg-type]
+    predictor: Predictor, target: TargetSpec = TARGET, waits: bool = False, **fields: object
+) -> tuple[CapturedSteps, StandIn]:
+    config, recorder = FitConfig(**fields), StandIn(waits)  # type: ignore[arg-type]
     optimiser = fitting.make_optimiser(predictor, config)
-
-    def capture(step: Callable[[], Update]) -> StandIn:
-        made.append(StandIn(step))
-        return made[-1]
 
     def take(batch: SequenceBatch, state: State | None = None) -> Update:
         return fitting.training_step(predictor, target, batch, optimiser, config, state)
 
-    return CapturedSteps(predictor, take, capture), made
+    return CapturedSteps(predictor, take, recorder), recorder
 
 
-def eager(predictor: Predictor, target: Classes | Real = TARGET, **fields: object) -> captured_steps.Take:
+def eager(predictor: Predictor, target: Classes | Real = TARGET, **fields: object) -> Take:
     config = FitConfig(**fields)  # type: ignore[arg-type]
     return fitting.make_step(predictor, target, fitting.make_optimiser(predictor, config), config)
 
@@ -94,7 +115,7 @@ def eager(predictor: Predictor, target: Classes | Real = TARGET, **fields: objec
 def test_steps_from_graphs_give_the_same_bits_ragged_batches_included(target: Classes | Real) -> None:
     plain = built(target=target)
     other = copy.deepcopy(plain)
-    take, (steps, made) = eager(plain, target), captured(other, target)
+    take, (steps, recorder) = eager(plain, target), captured(other, target)
     sizes = [[9] * 4, [9] * 4, [9, 3, 9, 7], [9] * 2, [9] * 4, [9] * 4, [5] * 4, [9] * 2, [9] * 4, [9] * 2, [9] * 2]
     for seed, lengths in enumerate(sizes):
         batch = batch_of(lengths, seed, target)
@@ -102,21 +123,21 @@ def test_steps_from_graphs_give_the_same_bits_ragged_batches_included(target: Cl
         assert torch.equal(expected.loss, found.loss) and torch.equal(expected.norm, found.norm), seed
         assert all(torch.equal(a, b) for a, b in zip(expected.state, found.state, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
-    assert [graph.n_replays for graph in made] == [3, 2]
+    assert recorder.replays == [3, 2]
     assert steps.note == "5 steps from 2 CUDA graphs; one by one: 5 to warm up, 1 of batches with padding"
 
 
 def test_what_a_graph_found_is_kept_when_it_runs_again() -> None:
-    steps, made = captured(built())
+    steps, recorder = captured(built())
     updates = [steps(batch_of([6] * 4, seed)) for seed in range(WARM_UP + 3)]
-    assert made[0].n_replays == 3
+    assert recorder.replays == [3]
     assert len({float(update.loss) for update in updates}) == len(updates)
 
 
 def test_a_stream_is_read_from_graphs_window_by_window_with_its_state() -> None:
     plain = built("lstm", target=Classes(3))
     other = copy.deepcopy(plain)
-    take, (steps, made) = eager(plain, Classes(3)), captured(other, Classes(3))
+    take, (steps, recorder) = eager(plain, Classes(3)), captured(other, Classes(3))
     state, own = None, None
     for window in itertools.islice(itertools.cycle(batch_of([40] * 3, 0, Classes(3)).windows(8)), 20):
         expected, found = take(window, state), steps(window, own)
@@ -125,15 +146,15 @@ def test_a_stream_is_read_from_graphs_window_by_window_with_its_state() -> None:
         torch.testing.assert_close(expected.loss, found.loss)
     torch.testing.assert_close(list(plain.parameters()), list(other.parameters()))
     # The one window without a state before it came once, and a single batch is no reason for a graph.
-    assert len(made) == 1 and made[0].n_replays == 19 - WARM_UP
+    assert recorder.replays == [19 - WARM_UP]
 
 
 def test_no_more_graphs_are_made_than_memory_is_set_aside_for() -> None:
-    steps, made = captured(built())
+    steps, recorder = captured(built())
     for _ in range(WARM_UP + 1):
         for longest in range(2, MAX_GRAPHS + 4):
             steps(batch_of([longest] * 2, longest))
-    assert len(made) == MAX_GRAPHS and all(graph.n_replays == 1 for graph in made)
+    assert recorder.replays == [1] * MAX_GRAPHS
     assert f"{2 * (WARM_UP + 1)} of further shapes" in steps.note
 
 
@@ -141,42 +162,31 @@ def test_transcripts_whose_lengths_the_loss_reads_on_the_host_are_taken_one_by_o
     batch = batch_of([6] * 4, 0, Classes(3))
     batch = replace(batch, targets=torch.ones(4, 2, dtype=torch.int64), target_lengths=torch.full((4,), 2))
     predictor, target = built(target=Classes(3)), Transcript(2)
-    steps, made = captured(predictor, target)  # type: ignore[arg-type]
+    steps, recorder = captured(predictor, target)  # type: ignore[arg-type]
     for _ in range(WARM_UP + 2):
         steps(batch)
-    assert not made and steps.note.endswith(f"{WARM_UP + 2} of batches with padding")
+    assert not recorder.replays and steps.note.endswith(f"{WARM_UP + 2} of batches with padding")
 
 
 def test_a_model_that_replaces_its_own_tensors_is_not_captured_for_a_graph_would_read_the_old_ones() -> None:
     inputs, target = RealInput(2, 12), Classes(3, "sequence")
     entry = registry.entry("neural_hmm")
     predictor = registry.build(entry, inputs, target, True, replace(entry.config, n_states=3), 0)
-    steps, made = captured(predictor, target)
+    steps, recorder = captured(predictor, target)
     for seed in range(6):
         steps(batch_of([6] * 4, seed, target))
-    assert not made
+    assert not recorder.replays
     assert steps.note == (
         "0 steps from 0 CUDA graphs; one by one: 1 to warm up, "
         "5 because the model puts new tensors in the place of its own"
     )
 
 
-def test_a_step_in_which_the_host_waits_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    aside = captured_steps._aside
-
-    class Waiting:
-        def __enter__(self) -> list[str]:
-            self.inside = aside(CPU)
-            return [*self.inside.__enter__(), captured_steps.SYNCHRONISES]
-
-        def __exit__(self, *error: object) -> None:
-            self.inside.__exit__(None, None, None)
-
-    monkeypatch.setattr(captured_steps, "_aside", lambda device: Waiting())
-    steps, made = captured(built())
+def test_a_step_in_which_the_host_waits_is_not_captured() -> None:
+    steps, recorder = captured(built(), waits=True)
     for seed in range(4):
         steps(batch_of([6] * 4, seed))
-    assert not made and "3 because the host waits for the GPU in the step" in steps.note
+    assert not recorder.replays and "3 because the host waits for the GPU in the step" in steps.note
 
 
 def test_a_fit_that_asks_for_graphs_is_the_same_on_a_cpu_and_its_record_says_why() -> None:
@@ -279,9 +289,9 @@ def test_on_a_gpu_a_step_that_waits_is_seen_before_it_is_captured() -> None:
 
 FAILING = """
 import torch
-from benchmarks.captured_steps import CaptureFailed, capture_on
+from benchmarks.captured_steps import CaptureFailed, CUDARecorder
 try:
-    capture_on(torch.device("cuda"))(lambda: torch.ones(1, device="cuda").item())
+    CUDARecorder(torch.device("cuda")).capture(lambda: torch.ones(1, device="cuda").item())
 except CaptureFailed as error:
     assert "write fit: {step: eager}" in str(error)
 else:
@@ -310,10 +320,10 @@ def test_tokens_too_are_read_from_where_the_graph_reads() -> None:
     entry, target = registry.entry("transformer"), Classes(4)
     plain = registry.build(entry, TokenInput(4, 12), target, True, replace(entry.config, width=8), 0)
     other = copy.deepcopy(plain)
-    take, (steps, made) = eager(plain, target), captured(other, target)
+    take, (steps, recorder) = eager(plain, target), captured(other, target)
     for seed in range(6):
         tokens = torch.randint(4, (3, 7), generator=torch.Generator().manual_seed(seed))
         lengths = torch.full((3,), 7)
         batch = SequenceBatch(tokens, tokens, lengths, valid_steps(lengths, 7))
         assert torch.equal(take(batch, None).loss, steps(batch).loss)
-    assert made[0].n_replays == 6 - WARM_UP
+    assert recorder.replays == [6 - WARM_UP]

@@ -75,7 +75,7 @@ def test_as_many_trials_run_at_a_time_as_cores_and_memory_bear(
 
 @pytest.mark.parametrize(
     ("written", "n", "expected"),
-    [(None, 2, ["0", "1"]), ("", 2, ["0", "1"]), ("3,5", 2, ["3", "5"]), ("GPU-a,GPU-b,7", 2, ["GPU-a", "GPU-b"])],
+    [(None, 2, ["0", "1"]), ("", 0, []), ("3, 5", 2, ["3", "5"]), ("GPU-a,GPU-b,7", 2, ["GPU-a", "GPU-b"])],
 )
 def test_gpus_keep_the_names_that_the_user_gave_them(
     monkeypatch: pytest.MonkeyPatch, written: str | None, n: int, expected: list[str]
@@ -200,7 +200,7 @@ def record(*arguments):
     touched.append("".join(traceback.format_stack(limit=4)))
     return 0
 
-# As far as these two ask, a torch with CUDA on a machine with one GPU: the driver's library may say so, CUDA must not be started.
+# For these two, torch is one with CUDA on a machine with a GPU: the driver's library may say so, CUDA must not be started.
 ASKING = (torch.cuda.is_available.__code__, torch.cuda.device_count.__code__)
 torch.cuda._is_compiled = lambda: sys._getframe(1).f_code in ASKING
 torch.cuda._device_count_nvml = lambda: 1

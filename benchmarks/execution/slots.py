@@ -67,7 +67,7 @@ def visible_gpus() -> list[str]:
     """The GPUs that torch may use, as CUDA_VISIBLE_DEVICES names them, asked of the driver's library (NVML)."""
     n = torch.cuda.device_count()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return chosen.split(",")[:n] if chosen else [str(i) for i in range(n)]
+    return [name.strip() for name in chosen.split(",")][:n] if chosen else [str(i) for i in range(n)]
 
 
 def default_workers(cores: int, gpus: Sequence[str], memory_bytes: int | None) -> int:
