@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import evaluation, provenance
+from benchmarks.captured_steps import CapturedSteps
 from benchmarks.example_batch import random_batch
-from benchmarks.fitting import FitConfig, bucketed_batches, make_optimiser, synchronise, time_limit, training_step
+from benchmarks.fitting import FitConfig, bucketed_batches, make_optimiser, make_step, synchronise, time_limit
 from benchmarks.flops import training_flops
 from benchmarks.noise import Noise
 from benchmarks.parameters import configure
-from benchmarks.profiling import PeakMemory
+from benchmarks.profiling import PeakMemory, peak_told
 from benchmarks.records import PENDING, RESULT, Result, Status, write_atomically, write_result
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.tasks.registry import task as build_task
@@ -50,6 +51,7 @@ from benchmarks.timing import (
 from benchmarks.trial import Overrides, Trial, specify
 from models import registry
 from models.contract import Fit, ModelEntry, Predictor, SelfFitting, State
+from models.precision import in_precision
 from models.sequences import SequenceBatch
 from models.sizing import size_to_budget
 
@@ -116,6 +118,8 @@ class CostTrial:
         self.predictor = self._built()
         self.rows: list[SweepRow] = []
         self.sweep_note: str | None = None
+        self.captured: CapturedSteps | None = None
+        self.fit_note: str | None = None
 
     def __str__(self) -> str:
         machine = ", ".join(f"{name} {value}" for name, value in self.trial.machine.items() if value)
@@ -132,7 +136,8 @@ class CostTrial:
 
     def _built(self) -> Predictor:
         task, seed = self.task, seed_for("init", self.trial.task, self.trial.model, 0)
-        return registry.build(self.entry, task.input, task.target, task.causal, self.config, seed).to(self.device)
+        built = registry.build(self.entry, task.input, task.target, task.causal, self.config, seed).to(self.device)
+        return in_precision(built, self.fit_config.precision if self.by_gradient else "float32")
 
     @cached_property
     def batch(self) -> SequenceBatch:
@@ -151,6 +156,7 @@ class CostTrial:
         index = torch.arange(min(self.timing.throughput_batch, len(self.splits.test)))
         return next(self.splits.test.select(index).windows(self.task.window)).to(self.device)
 
+    @peak_told()
     def measure(self) -> Cost:
         """All but the sweep: memory first, while the heap is small, in passes of its own; then times; then what is counted."""
         timing, device = self.timing, self.device
@@ -181,6 +187,7 @@ class CostTrial:
         )
         return self.measured
 
+    @peak_told()
     def sweep(self) -> tuple[SweepRow, ...]:
         """Training step, inference and memory over the lengths asked for, on random sequences under the task's specs. Ends
         after the first step that takes longer than it may."""
@@ -233,6 +240,7 @@ class CostTrial:
             model_config=json.loads(json.dumps(asdict(self.config))),
             parameters=predictor.parameter_counts()._asdict(),
             sizing_note=self.sizing_note,
+            fit_note=self.fit_note,
             weight_bytes=predictor.weight_bytes(),
             state_bytes=predictor.state_bytes(self.splits.test.inputs.shape[1]) if predictor.causal else None,
             seconds=self.seconds,
@@ -259,7 +267,9 @@ class CostTrial:
         """One update after the other from the same batch, by the step of the training loop."""
         predictor.train()
         optimiser = make_optimiser(predictor, self.fit_config)
-        return lambda: training_step(predictor, self.task.target, batch, optimiser, self.fit_config)
+        take = make_step(predictor, self.task.target, optimiser, self.fit_config)
+        self.captured = take if isinstance(take, CapturedSteps) else None
+        return lambda: take(batch, None)
 
     def _inference(self, batch: SequenceBatch) -> Callable[[], object]:
         def answer() -> None:
@@ -277,7 +287,9 @@ class CostTrial:
                 copies[0]()
 
         self.seconds["warm_up"] = seconds_of(warm_up, self.device)
-        return time_steps(copies, timing.n_warmup, timing.n_repeats, self.device)
+        timed = time_steps(copies, timing.n_warmup, timing.n_repeats, self.device)
+        self.fit_note = self.captured.note if self.captured else None
+        return timed
 
     def _time_streaming(self) -> Repeated:
         """Single steps of the test sequences at batch 1, one sequence after another, the state carried on in each."""

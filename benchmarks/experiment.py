@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import evaluation, fitting, policy_gradient, provenance
+from benchmarks.execution.slots import occupy
 from benchmarks.fitting import FitConfig, Fitted, Row
 from benchmarks.metrics import Parts
 from benchmarks.parameters import configure
-from benchmarks.profiling import PeakMemory
+from benchmarks.profiling import PeakMemory, peak_told
 from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.statistics import t_interval
@@ -36,6 +37,7 @@ from benchmarks.tasks.task import Splits, Task, data_digest
 from benchmarks.trial import Mode, Overrides, Trial, specify
 from models import registry
 from models.contract import Fit, ModelEntry, Predictor, SelfFitting
+from models.precision import in_precision
 from models.sequences import SequenceBatch
 from models.sizing import size_to_budget
 
@@ -68,6 +70,7 @@ def prepare(
     torch.set_num_threads(1)
     overrides = Overrides(task_parameters or {}, model_config or {}, fit or {})
     trial = specify(task, model, seed, parameter_budget, device, overrides, mode, tuned)
+    occupy(torch.device(trial.device))
     folder = Path(run_folder) if run_folder else BY_HAND / trial.id
     folder.mkdir(parents=True, exist_ok=True)
     if not run_folder:
@@ -92,6 +95,7 @@ class Experiment:
         self.curve: list[dict[str, Any]] = []
         self.ended_by: str | None = None
         self.environment_steps: int | None = None
+        self.fit_note: str | None = None
         self.entry: ModelEntry = registry.entry(trial.model)
         self.task: Task = build_task(trial.task, trial.task_parameters)
         reason = self.entry.refuses(self.task.input, self.task.target, self.task.causal)
@@ -130,8 +134,10 @@ class Experiment:
         task, trial = self.task, self.trial
         seed = seed_for("init", trial.task, trial.model, trial.seed)
         predictor = registry.build(self.entry, task.input, task.target, task.causal, self.config, seed)
-        return predictor.to(self.device)
+        by_gradient = self.entry.fit is Fit.GRADIENT  # others have a precision of their own
+        return in_precision(predictor.to(self.device), trial.fit["precision"] if by_gradient else "float32")
 
+    @peak_told()
     def fit(self) -> None:
         """By the one training loop, or by the model's own procedure. Raises Diverged or FitTimeout."""
         if self.entry.fit is Fit.GRADIENT:
@@ -141,7 +147,7 @@ class Experiment:
             torch.manual_seed(seed_for("dropout", self.trial.task, self.trial.model, self.trial.seed))
             fitted = self._fit_by_gradient(config, order)
             self.steps, self.best_step, self.ended_by = fitted.steps, fitted.best_step, fitted.ended_by
-            self.environment_steps = fitted.environment_steps
+            self.environment_steps, self.fit_note = fitted.environment_steps, fitted.note
             self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
@@ -177,6 +183,7 @@ class Experiment:
         self.steps = self.best_step = 0
         self._log(Row(0, self.seconds["train"], None, None, result.loss, value, True))
 
+    @peak_told()
     def evaluate(self) -> None:
         """The test split, for the first and only time. Raises InvalidMetric where a metric is not finite."""
         if self.trial.mode == "tuning":
@@ -243,6 +250,7 @@ class Experiment:
             best_step=self.best_step,
             ended_by=self.ended_by,
             environment_steps=self.environment_steps,
+            fit_note=self.fit_note,
             seconds=self.seconds,
             memory=self.memory.read(),
             data_digest=data_digest(self.splits),

@@ -19,9 +19,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.captured_steps import CapturedSteps, CUDARecorder, Take
 from benchmarks.evaluation import Evaluation, Problem, evaluate
 from benchmarks.metrics import Metric
 from models.contract import Predictor, State
+from models.precision import Precision
 from models.sequences import SequenceBatch, TargetSpec
 
 VALIDATIONS = 20
@@ -44,6 +46,8 @@ class FitConfig:
     improvement after which the fit stops early; None: never. max_seconds: a cap on the whole fit; reaching it is the status
     ``timeout``, never a normal end. seconds: a budget by the clock, validation included, at which a fit ends normally and
     keeps its best checkpoint; validations are then spread over it, and such a fit does not repeat bit for bit; None: none.
+    precision: of the model's matrix products, in training and evaluation alike, see `models.precision`. step: how a GPU is
+    given an update, kernel by kernel or as a CUDA graph, see `benchmarks.captured_steps`; on a CPU there is no difference.
     """
 
     optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
@@ -60,6 +64,8 @@ class FitConfig:
     patience: int | None = None
     max_seconds: float = 120.0
     seconds: float | None = None
+    precision: Precision = "float32"
+    step: Literal["eager", "graph"] = "eager"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "n_steps", "evaluate_every", "max_seconds"):
@@ -103,7 +109,7 @@ class Row(NamedTuple):
 class Fitted(NamedTuple):
     """steps: taken. best_step: of the checkpoint that the predictor now holds. seconds: training alone, and validating.
     ended_by: the field of the configuration that ended the fit. environment_steps: played to train, where the training data
-    are episodes."""
+    are episodes. note: how the steps were taken, where graphs were asked for."""
 
     steps: int
     best_step: int
@@ -111,6 +117,7 @@ class Fitted(NamedTuple):
     validate_seconds: float
     ended_by: Literal["n_steps", "patience", "seconds"] = "n_steps"
     environment_steps: int | None = None
+    note: str | None = None
 
 
 def fit(
@@ -126,13 +133,16 @@ def fit(
 
     generator: a CPU one; the order of the batches depends on nothing else. Raises Diverged or FitTimeout.
     """
-    device = next(predictor.parameters()).device
+    device = _device(predictor)
     train, validation = train.to(device), validation.to(device)
-    updates = _updates(predictor, problem, train, config, generator)
+    optimiser = make_optimiser(predictor, config)
+    take = make_step(predictor, problem.target, optimiser, config)
+    updates = _updates(predictor, problem, train, config, optimiser, take, generator)
     selecting = problem.selecting()
-    return optimise(
+    fitted = optimise(
         predictor, updates, lambda: evaluate(predictor, selecting, validation, device), problem.metrics[0], config, log
     )
+    return fitted._replace(note=take.note) if isinstance(take, CapturedSteps) else fitted
 
 
 def optimise(
@@ -144,7 +154,7 @@ def optimise(
     log: Callable[[Row], None],
 ) -> Fitted:
     """Takes n_steps of the ``updates``, each made as it is asked for, and keeps the best checkpoint, as `fit` says."""
-    device = next(predictor.parameters()).device
+    device = _device(predictor)
     best_key: tuple[float, float] | None = None
     best_step, best_weights, stale = 0, copy.deepcopy(predictor.state_dict()), 0
     losses: list[Tensor] = []
@@ -194,10 +204,15 @@ def optimise(
 
 
 def _updates(
-    predictor: Predictor, problem: Problem, train: SequenceBatch, config: FitConfig, generator: torch.Generator
+    predictor: Predictor,
+    problem: Problem,
+    train: SequenceBatch,
+    config: FitConfig,
+    optimiser: torch.optim.Optimizer,
+    take: Take,
+    generator: torch.Generator,
 ) -> Iterator[Update]:
     """Update after update from the training split, for ever."""
-    optimiser = make_optimiser(predictor, config)
     scheduler = make_schedule(optimiser, config)
     window = config.window or problem.window
     chunks = _chunks(train, bucketed_batches(train.lengths, config.batch_size, generator), window)
@@ -205,7 +220,7 @@ def _updates(
     while True:
         predictor.train()
         batch, state = _next_scored(predictor, chunks, state, window is None)
-        update = training_step(predictor, problem.target, batch, optimiser, config, state)
+        update = take(batch, state)
         scheduler.step()
         state = update.state
         yield update
@@ -238,6 +253,20 @@ def training_step(
     return Update(loss.detach(), norm, tuple(tensor.detach() for tensor in after))
 
 
+def make_step(
+    predictor: Predictor, target: TargetSpec, optimiser: torch.optim.Optimizer, config: FitConfig
+) -> Take | CapturedSteps:
+    """`training_step` as the configuration asks for it."""
+
+    def take(batch: SequenceBatch, state: State | None = None) -> Update:
+        return training_step(predictor, target, batch, optimiser, config, state)
+
+    if config.step == "eager":
+        return take
+    device = _device(predictor)
+    return CapturedSteps(predictor, take, CUDARecorder(device) if device.type == "cuda" else None)
+
+
 def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> Tensor:
     """Clips in place, by value and then by norm, between backward and step; returns the norm before."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -252,16 +281,25 @@ def clip_gradients(parameters: list[torch.nn.Parameter], config: FitConfig) -> T
 
 def make_optimiser(predictor: Predictor, config: FitConfig) -> torch.optim.Optimizer:
     """The optimiser that the configuration names, over all parameters."""
-    parameters, rate, decay = list(predictor.parameters()), config.learning_rate, config.weight_decay
+    parameters, decay = list(predictor.parameters()), config.weight_decay
+    graphed = config.step == "graph" and _device(predictor).type == "cuda"
+    # What a graph reads lies on the GPU, the rate included, which a schedule changes in place.
+    rate = torch.tensor(config.learning_rate, device=_device(predictor)) if graphed else config.learning_rate
     match config.optimiser:
         case "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=True)
+            return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=True, capturable=graphed)
         case "adamw":
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True, capturable=graphed)
         case "rmsprop":
-            return torch.optim.RMSprop(parameters, rate, weight_decay=decay, momentum=config.momentum)
+            return torch.optim.RMSprop(
+                parameters, rate, weight_decay=decay, momentum=config.momentum, capturable=graphed
+            )
         case "sgd":
             return torch.optim.SGD(parameters, rate, weight_decay=decay, momentum=config.momentum, fused=True)
+
+
+def _device(predictor: Predictor) -> torch.device:
+    return next(predictor.parameters()).device
 
 
 def make_schedule(optimiser: torch.optim.Optimizer, config: FitConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -179,7 +179,8 @@ def fit(
         return evaluate(predictor, selecting, answer(predictor, validation), device)
 
     fitted = optimise(predictor, updates, validate, problem.metrics[0], config, log)
-    return fitted._replace(environment_steps=sum(played))
+    note = "one by one: all steps, because episodes are of many lengths" if config.step == "graph" else None
+    return fitted._replace(environment_steps=sum(played), note=note)
 
 
 def answer(predictor: Predictor, beginnings: Beginnings) -> SequenceBatch:

@@ -6,6 +6,8 @@ contrast, starts at its parent's peak. Elsewhere the resident size at the end is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -42,3 +44,20 @@ class PeakMemory:
             report["gpu_allocated_bytes"] = torch.cuda.max_memory_allocated(self.device)
             report["gpu_reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
         return report
+
+
+@contextmanager
+def peak_told() -> Iterator[None]:
+    """Adds to what CUDA says when its memory is full what the process held at most, and how much it may: its slot's limit."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        if not torch.cuda.is_initialized():
+            raise
+        device = torch.cuda.current_device()
+        total = torch.cuda.get_device_properties(device).total_memory
+        limit = torch.cuda.get_per_process_memory_fraction(device) * total
+        peak = torch.cuda.max_memory_allocated(device)
+        raise torch.OutOfMemoryError(
+            f"{error} The trial held {peak / 2**30:.2f} GiB at most, of {limit / 2**30:.2f} GiB that it may hold."
+        ) from error

@@ -67,7 +67,7 @@ class Result:
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
     the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
-    to train; None where there is no environment.
+    to train; None where there is no environment. fit_note: how the steps were taken, where CUDA graphs were asked for.
     best_before: of a trial that failed, the best row of its curve: its step and the primary metric on validation. It stands for
     nothing, and enters no score.
     timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.
@@ -103,6 +103,7 @@ class Result:
     ended_by: str | None = None
     environment_steps: int | None = None
     best_before: Mapping[str, float] = field(default_factory=dict)
+    fit_note: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float | str] = field(default_factory=dict)
     timing_valid: bool = False

@@ -70,6 +70,10 @@ class Trial:
         return f"{self.model} on {self.task}, seed {self.seed}"
 
 
+class NoGPU(InvalidParameter):
+    """A GPU was asked for where torch sees none."""
+
+
 @dataclass(frozen=True)
 class Overrides:
     """What a person may write of a trial: the rest is default."""
@@ -96,6 +100,10 @@ def specify(
     built = build_task(task, given.task_parameters)
     config = configure(f"model {model}", entry.config, given.model_config)
     fit = configure("fit", FitConfig(learning_rate=entry.learning_rate or 0.0), given.fit)
+    if fit.precision != "float32" and entry.float32_only is not None:
+        raise InvalidParameter(
+            f"fit: precision {fit.precision} is not for {model}, for {entry.float32_only}; write float32 for it"
+        )
     if type(seed) is not int or seed < 0:
         raise InvalidParameter(f"seed: expected an integer of at least 0, got {seed!r}")
     if parameter_budget is not None and (type(parameter_budget) is not int or parameter_budget < 1):
@@ -150,7 +158,7 @@ def check_buildable(trial: Trial) -> None:
 
 
 def resolve_device(device: str) -> Device:
-    """``auto`` is a GPU where torch sees one, else the CPU; raises where a GPU was asked for and there is none."""
+    """``auto`` is a GPU where torch sees one, else the CPU; raises NoGPU where one was asked for and there is none."""
     if device not in ("auto", "cpu", "cuda"):
         raise UnknownName("device", device, ["auto", "cpu", "cuda"])
     if device == "cpu":
@@ -158,7 +166,7 @@ def resolve_device(device: str) -> Device:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise InvalidParameter("device: cuda was asked for, but torch sees no GPU; use auto or cpu")
+        raise NoGPU("device: cuda was asked for, but torch sees no GPU; use auto or cpu")
     return "cpu"
 
 

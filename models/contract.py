@@ -128,6 +128,7 @@ class ModelEntry:
     refuses(inputs, target, causal): why the model cannot do such a task, or None; the reason becomes a skipped row.
     width: the field of config that sizing turns to meet the parameter budget, in steps of width_multiple; None where a
     model has none. learning_rate: the hand-chosen default for GRADIENT models.
+    float32_only: why the model cannot be fitted in mixed precision, or None
     search_space: what tuning may vary, by field of config, or of the fitting configuration as "fit.FIELD".
     state: how many numbers a sequence carries after t steps where every step asks for an answer: an expression in the shape
     alphabet, t, and the fields of config (H is the width, L n_layers, S n_states, W window); "0" for whole-sequence models.
@@ -144,5 +145,6 @@ class ModelEntry:
     width: str | None = None
     width_multiple: int = 1
     learning_rate: float | None = None
+    float32_only: str | None = None
     search_space: Mapping[str, Choice | LogRange] = field(default_factory=dict)
     state: str = "0"

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
+from models.precision import widened
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.scan import gated_scan, linear_scan
 from models.sequences import InputSpec, TargetSpec
@@ -144,7 +145,7 @@ class LinearRecurrentUnit(Layer):
 
     def forward(self, inputs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.log_gamma.exp().repeat_interleave(2)[:, None]  # (2H, 1)
-        pairs = F.linear(inputs, scale * self.project_in.weight)  # (T, B, H) → (T, B, 2H)
+        pairs = widened(F.linear(inputs, scale * self.project_in.weight))  # (T, B, H) → (T, B, 2H)
         driven = torch.view_as_complex(pairs.unflatten(-1, self.state_shape))  # (T, B, H)
         eigenvalues = torch.polar(torch.exp(-self.log_nu.exp()), self.log_theta.exp())  # (H,)
         states = linear_scan(eigenvalues.expand_as(driven), driven, torch.view_as_complex(start))

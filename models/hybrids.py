@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
 from models.convolutional import CausalConvolution
+from models.precision import in_float32
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
 from models.sequences import InputSpec, TargetSpec
@@ -146,6 +147,7 @@ class GRUAttention(Backbone):
         return 8 + kept * self.gru.hidden_size * self.projection.weight.element_size()
 
 
+@in_float32
 def run(gru: nn.GRU, inputs: Tensor, hidden: Tensor) -> Tensor:
     """States (B, T, H) of a GRU of one layer over inputs (B, T, D), from hidden (B, 1, H).
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State
 from models.hybrids import require
+from models.precision import in_float32
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
 from models.sequences import InputSpec, TargetSpec, valid_steps
@@ -77,6 +78,12 @@ class GRUMemory(Backbone):
         initialise(self.controller, "orthogonal", 0.0)
 
     def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        found, after = self._recur(features, state, lengths)
+        return self.projection(self.dropout(found)), after  # (B, T, H + M) → (B, T, D)
+
+    @in_float32
+    def _recur(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """h_t beside r_t, (B, T, H + M), and the state."""
         first_hidden, memory, first_read = state or self.initial_state(len(features))
         hidden, read = first_hidden.squeeze(1), first_read.squeeze(1)  # (B, H), (B, M)
         weight_input, weight_hidden, bias_input, bias_hidden = self.controller.parameters()
@@ -103,8 +110,7 @@ class GRUMemory(Backbone):
             reads.append(read)
         all_hidden, all_read = torch.stack(outputs, dim=1), torch.stack(reads, dim=1)  # (B, T, H), (B, T, M)
         after = (remember(first_hidden, all_hidden, 1, lengths), memory, remember(first_read, all_read, 1, lengths))
-        found = self.dropout(torch.cat([all_hidden, all_read], dim=-1))  # (B, T, H + M)
-        return self.projection(found), after  # (B, T, H + M) → (B, T, D)
+        return torch.cat([all_hidden, all_read], dim=-1), after
 
     def initial_state(self, batch_size: int) -> State:
         hidden = self.start.new_zeros(batch_size, 1, self.controller.hidden_size)
@@ -220,7 +226,7 @@ class Hopfield(Backbone):
         the oldest pattern at hand; angles in float64, for they grow with position."""
         positions = torch.arange(n_positions, device=self.frequencies.device)  # (P + T,)
         angles = positions[None, :, None] * self.frequencies.double()  # (1, P + T, H / 2)
-        return torch.stack([angles.cos(), angles.sin()]).to(dtype)
+        return torch.stack([angles.cos(), angles.sin()]).to(torch.promote_types(dtype, torch.float32))
 
     def initial_state(self, batch_size: int) -> State:
         like = self.project_out.weight

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import ParameterCounts, Predictor, State
+from models.precision import in_float32
 from models.sequences import InputSpec, RealInput, TargetSpec
 from models.windows import blank_padding
 
@@ -63,7 +64,7 @@ class NeuralPredictor(Predictor):
         parts = self._modules
         features = self.encode(parts["encoder"], inputs)  # (B, T, C) or (B, T) → (B, T, D)
         features, state = self.backbone(features, state or None, lengths)  # (B, T, D)
-        return affine(parts["readout"], features), state  # (B, T, D) → (B, T, K)
+        return read_out(parts["readout"], features), state  # (B, T, D) → (B, T, K)
 
     def initial_state(self, batch_size: int) -> State:
         return self.backbone.initial_state(batch_size)
@@ -79,6 +80,10 @@ def affine(layer: Any, inputs: Tensor) -> Tensor:
     """A linear layer without the cost of a module's call, which for one step is more than that of its product."""
     weights = layer._parameters
     return F.linear(inputs, weights["weight"], weights["bias"])
+
+
+read_out = in_float32(affine)
+"""The same, whatever the precision of what it reads."""
 
 
 def embed(layer: Any, tokens: Tensor) -> Tensor:

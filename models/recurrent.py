@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.contract import Choice, Fit, LogRange, ModelEntry, State, accepts_all, refuses_causal
+from models.precision import in_float32
 from models.predictor import Backbone, NeuralPredictor, affine, required_width
 from models.recurrent_cells import ARCHITECTURES, Kind, Norms, Weights, reverse, unroll
 from models.recurrent_initialisation import initialise, initialise_chrono
@@ -123,6 +124,7 @@ class Recurrent(Backbone):
             return self.projection(self._whole_sequence(outputs)), ()  # (B, T, 2H) → (B, T, D)
         return self.projection(outputs), after  # (B, T, H) → (B, T, D)
 
+    @in_float32
     def _run_fused(self, features: Tensor, before: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         """Block by block: features (B, T, D) → (B, T, H), and the state, (B, L, H) each part."""
         hidden, states = features, []
@@ -150,6 +152,7 @@ class Recurrent(Backbone):
             outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])  # (B, T, H)
         return outputs, after if self.kind.n_states == 2 else (after,)
 
+    @in_float32
     def _run_step(self, features: Tensor, before: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """A chunk of one step, (B, 1, D) → (B, 1, H), by torch's cells: the same numbers without the cost of a sequence.
 
@@ -170,6 +173,7 @@ class Recurrent(Backbone):
             after, outputs = _layers(layers), hidden.unsqueeze(1)  # (B, 1, H)
         return outputs, after if lengths is None else self._keep_where_empty(before, after, lengths)
 
+    @in_float32
     def _run_cells(
         self, features: Tensor, before: State, mask: Tensor | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:

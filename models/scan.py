@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.precision import widened
+
 SHORT = 16
 """Up to so many steps the plain loop has no more operations than the chunked one: T ≤ 4√T."""
 
@@ -32,6 +34,7 @@ def linear_scan(coefficients: Tensor, inputs: Tensor, start: Tensor) -> Tensor:
     coefficients: a, (T, B, H), may be an expanded view. inputs: b, (T, B, H). start: h_0, (B, H). All real or all complex, of
     one type, on one device. Returns (T, B, H). Differentiable once in all three.
     """
+    coefficients, inputs = widened(coefficients), widened(inputs)
     if len(inputs) == 1:  # streaming
         return torch.addcmul(inputs, coefficients, start)
     return _LinearScan.apply(coefficients, inputs, start)
@@ -41,6 +44,7 @@ def gated_scan(logits: Tensor, candidates: Tensor, start: Tensor) -> Tensor:
     """h_1 … h_T of h_t = (1 - z_t) h_(t-1) + z_t c_t with z = σ(logits), for T ≥ 1; the same as `linear_scan` of 1 - z and z c,
     with fewer tensors of that size made on the way. logits, candidates: (T, B, H), real. start: h_0, (B, H).
     """
+    logits, candidates = widened(logits), widened(candidates)
     if len(logits) == 1:  # streaming
         return torch.lerp(start, candidates, logits.sigmoid())
     return _GatedScan.apply(logits, candidates, start)

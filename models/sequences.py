@@ -6,7 +6,7 @@ Letters in shapes are those of `models.contract`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -68,7 +68,7 @@ class Classes:
         return self.n
 
     def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
-        return F.cross_entropy(outputs[batch.scored], batch.targets[batch.scored])
+        return F.cross_entropy(batch.at_scored(outputs), batch.at_scored(batch.targets))
 
     def best_constant(self, batch: SequenceBatch) -> Tensor:
         """(n,) float64: `log_frequencies`."""
@@ -89,7 +89,7 @@ class Binary:
 
     def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
         losses = F.binary_cross_entropy_with_logits(
-            outputs[batch.scored], batch.targets[batch.scored], reduction="none"
+            batch.at_scored(outputs), batch.at_scored(batch.targets), reduction="none"
         )  # (N, n)
         return losses.sum(-1).mean()
 
@@ -117,7 +117,7 @@ class Real:
         return self.n
 
     def loss(self, outputs: Tensor, batch: SequenceBatch) -> Tensor:
-        return F.mse_loss(outputs[batch.scored], batch.targets[batch.scored])
+        return F.mse_loss(batch.at_scored(outputs), batch.at_scored(batch.targets))
 
     def best_constant(self, batch: SequenceBatch) -> Tensor:
         """(n,) float64: the mean, or zero, the last-value forecast, where the targets are differences."""
@@ -227,7 +227,8 @@ class SequenceBatch:
     inputs: (B, T, C) float or (B, T) int64. targets: (B, T) int64 or (B, T, n) float; (B, U) for a Transcript, (B, T, 5) for
     Actions.
     lengths: (B,) int64 on the CPU, 1 ≤ lengths ≤ T. scored: (B, T) bool, true at the steps that count, all of them valid
-    steps; for ``scope="sequence"`` the last valid step alone. target_lengths: (B,) for a Transcript, else None.
+    steps; for ``scope="sequence"`` the last valid step alone. target_lengths: (B,) for a Transcript, else None. places: rows
+    and steps of what is scored, (N,) int64 each, for those who must not wait for a GPU to count them; else None.
     """
 
     inputs: Tensor
@@ -235,6 +236,7 @@ class SequenceBatch:
     lengths: Tensor
     scored: Tensor
     target_lengths: Tensor | None = None
+    places: tuple[Tensor, ...] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -276,6 +278,10 @@ class SequenceBatch:
         return replace(
             self, inputs=self.inputs.to(device), targets=self.targets.to(device), scored=self.scored.to(device)
         )
+
+    def at_scored(self, values: Tensor) -> Tensor:
+        """Of values (B, T, …) those at the scored steps, (N, …)."""
+        return values[self.scored if self.places is None else self.places]
 
     def validate(self) -> None:
         """Raises ValueError naming the first broken promise of this class."""

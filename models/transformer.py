@@ -96,7 +96,9 @@ class Positions(nn.Module):
         if self.kind == "sinusoidal":
             waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)  # (B or 1, T, H)
             return features + waves.to(features.dtype), None
-        return features, torch.stack([angles.cos(), angles.sin()]).to(features.dtype)
+        return features, torch.stack([angles.cos(), angles.sin()]).to(
+            torch.promote_types(features.dtype, torch.float32)
+        )
 
 
 class Block(nn.Module):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.execution import supervisor
+from benchmarks.execution.slots import SHARE
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
 from benchmarks.trial import Overrides, Trial, specify
@@ -106,6 +107,12 @@ def _gpu_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def _no_gpu() -> None:
+    raise RuntimeError(
+        f"No CUDA GPUs are available, not {os.environ['CUDA_VISIBLE_DEVICES']}, of it {os.environ[SHARE]}"
+    )
+
+
 def _diverged() -> None:
     raise Diverged("the training loss was nan at step 7")
 
@@ -150,6 +157,7 @@ FAULTS = {
     "deaf": _deaf,
     "memory": _memory,
     "gpu_memory": _gpu_memory,
+    "no_gpu": _no_gpu,
     "diverged": _diverged,
     "fit_timeout": _fit_timeout,
     "invalid_metric": _invalid_metric,

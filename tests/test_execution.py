@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import faulty
@@ -20,6 +21,7 @@ import pytest
 from benchmarks.execution import supervisor
 from benchmarks.execution.lock import FolderInUse, locked
 from benchmarks.execution.plan import plan, refusal
+from benchmarks.execution.slots import Slots
 from benchmarks.execution.supervisor import StorageError, Summary
 from benchmarks.records import Status, read_curve, read_result, run_folder
 from benchmarks.trial import Trial, specify
@@ -179,6 +181,24 @@ def test_a_kernel_that_does_not_start_is_tried_three_times_and_is_no_fault_of_th
     assert [result.status for result in summary.results] == [Status.INFRA_ERROR]
     assert len(tries) == supervisor.TRIES
     assert plan([trial], _digests([trial]), tmp_path).missing == [trial]
+
+
+def test_a_missing_gpu_is_no_fault_of_the_model_and_each_try_has_its_part_of_a_gpu(
+    tmp_path: Path, notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Slots] = []
+
+    def recorded(gpus: list[str], n: int) -> Slots:
+        made.append(Slots(gpus, n))
+        return made[-1]
+
+    monkeypatch.setattr(supervisor, "visible_gpus", lambda: ["3"])
+    monkeypatch.setattr(supervisor, "Slots", recorded)
+    trials = [replace(faulty.trial("no_gpu", seed), device="cuda") for seed in range(2)]
+    summary = execute(trials, tmp_path, notebook)
+    assert [result.status for result in summary.results] == [Status.INFRA_ERROR] * 2
+    assert all("not 3, of it 0.5 (cell 4" in str(result.reason) for result in summary.results)
+    assert made[-1].taken == {"3": 0}
 
 
 def test_a_full_disk_stops_the_run_with_a_sentence_and_writes_no_row(tmp_path: Path, notebook: Path) -> None:

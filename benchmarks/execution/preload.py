@@ -23,6 +23,9 @@ if COORDINATOR in os.environ:
 # where it finds the IPython that it hooks into.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a warning for users of debuggers
+# Whether there is a GPU, which many a package asks when it is imported, is then asked of the driver's library alone: to ask
+# CUDA itself would start it here, and no copy of a process in which it was started can use a GPU.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 import hmmlearn.hmm
 import ipykernel.debugger

@@ -33,6 +33,7 @@ from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, process
 from benchmarks.execution.lock import locked
 from benchmarks.execution.order import Expected, Queue
 from benchmarks.execution.plan import plan, quarantine, refusal
+from benchmarks.execution.slots import Slot, Slots, default_workers, memory_bytes, visible_gpus
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
 from benchmarks.records import (
     RESULT,
@@ -87,6 +88,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers_for(device: str) -> int:
+    """Trials at a time where nobody says: one per core, on GPUs as many as they bear."""
+    return default_workers(cores(), visible_gpus(), memory_bytes()) if device == "cuda" else cores()
+
+
 def run(
     trials: Sequence[Trial],
     digests: Mapping[str, str],
@@ -104,7 +110,7 @@ def run(
 ) -> Summary:
     """Runs what has no valid result.
 
-    digests: trial id → digest of the code. workers: trials at a time; None: one per core. on_result is called in this thread
+    digests: trial id → digest of the code. workers: trials at a time; None: `workers_for`. on_result is called in this thread
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
@@ -134,9 +140,7 @@ def run(
                 expected=Expected(found.done),
             )
             with supervisor.listening():
-                packing = supervisor.work(
-                    [trial for trial in found.to_run if trial.mode != "timing"], workers or cores()
-                )
+                packing = supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers)
                 timed = [trial for trial in found.to_run if trial.mode == "timing"]
                 if timed and not supervisor.stopped_by:
                     before_timing()
@@ -174,13 +178,14 @@ def _storage_checked(results: Path) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A worker at work. started, deadline: on the monotonic clock. sent: how many steps of `ESCALATION` it was given. late:
-    why. sign: of life, its last."""
+    """A worker at work. started, deadline: on the monotonic clock. slot: its place on a GPU. sent: how many steps of
+    `ESCALATION` it was given. late: why. sign: of life, its last."""
 
     trial: Trial
     process: BaseProcess
     started: float
     deadline: float
+    slot: Slot | None = None
     sent: int = 0
     late: str = "the trial passed its deadline"
     sign: Sign = field(default_factory=Sign)
@@ -226,6 +231,7 @@ class _Supervisor:
     running: dict[int, _Running] = field(default_factory=dict)
     looked: float = 0.0
     busy_s: float = 0.0
+    slots: Slots = field(default_factory=lambda: Slots([], 1))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -241,11 +247,15 @@ class _Supervisor:
         self.kill = self.kill or self.stopped_by is not None or signum == signal.SIGTERM
         self.stopped_by = signal.Signals(signum)
 
-    def work(self, trials: Sequence[Trial], workers: int) -> float | None:
+    def work(self, trials: Sequence[Trial], workers: int | None) -> float | None:
         """Runs trials, so many at a time; the share of the workers' time in which they had one, None where there was none."""
-        queue = Queue((trial for trial in trials if not self._skipped(trial)), self.expected)
-        if not queue:
+        todo = [trial for trial in trials if not self._skipped(trial)]
+        if not todo:
             return None
+        queue = Queue(todo, self.expected)
+        gpus = visible_gpus() if any(trial.device == "cuda" for trial in todo) else []
+        workers = workers or workers_for("cuda" if gpus else "cpu")
+        self.slots = Slots(gpus, workers)
         context = _context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
@@ -257,6 +267,7 @@ class _Supervisor:
                 wait(list(self.running), timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
                     ended = self.running.pop(sentinel)
+                    self.slots.release(ended.slot)
                     ended.sweep()
                     self.busy_s += time.monotonic() - ended.started
                     storage_failed = storage_failed or ended.process.exitcode == STORAGE_EXIT
@@ -281,6 +292,7 @@ class _Supervisor:
 
     def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
         self.tries[trial.id] += 1
+        slot = self.slots.acquire() if trial.device == "cuda" else None
         # A worker that dies before it has begun must not leave an older result to be taken for its own.
         (run_folder(self.results, trial.id) / RESULT).unlink(missing_ok=True)
         job = Job(
@@ -291,13 +303,14 @@ class _Supervisor:
             environment=environment,
             scratch=self.scratch,
             forked=self.forked,
+            slot=slot,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
         # The fork server starts with the first trial, and takes its environment from here.
         with _environment({**ONE_THREAD, COORDINATOR: str(os.getpid())}):
             process.start()
         allowed, now = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S, time.monotonic()
-        self.running[process.sentinel] = _Running(trial, process, now, now + allowed)
+        self.running[process.sentinel] = _Running(trial, process, now, now + allowed, slot)
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""

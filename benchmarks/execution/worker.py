@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -32,10 +33,11 @@ from papermill.exceptions import PapermillExecutionError
 
 from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager
 from benchmarks.execution.memory import oom_kills
+from benchmarks.execution.slots import Slot
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
 from benchmarks.records import Status, failure, promote, read_curve, write_atomically, write_result
-from benchmarks.trial import Trial
+from benchmarks.trial import NoGPU, Trial
 
 STORAGE_EXIT = 74
 """Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
@@ -67,9 +69,26 @@ _STATUS_OF: dict[str, Status] = {
         (MemoryError, Status.OOM_CPU),
         (torch.OutOfMemoryError, Status.OOM_GPU),
         (KeyboardInterrupt, Status.INTERRUPTED),
+        (NoGPU, Status.INFRA_ERROR),
     )
 }
 """By name: an exception comes out of the kernel as text."""
+
+_STATUS_SAID: tuple[tuple[str, Status], ...] = (
+    (r"DefaultCPUAllocator: can't allocate memory", Status.OOM_CPU),
+    # What a model asks a GPU for and must not: an index out of range, most often.
+    (r"device-side assert", Status.ERROR),
+    (r"CUDA out of memory|CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", Status.OOM_GPU),
+    (r"CUDA error|CUDA driver error|CUDA driver initialization failed|CUDA unknown error", Status.INFRA_ERROR),
+    (r"No CUDA GPUs are available|cudaGetDeviceCount|NVIDIA driver", Status.INFRA_ERROR),
+    (r"(CUBLAS|CUDNN)_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)", Status.INFRA_ERROR),
+    (r"Cannot re-initialize CUDA|Torch not compiled with CUDA", Status.INFRA_ERROR),
+)
+"""What torch says of memory and of GPUs, in the order in which to look, for it raises plain RuntimeErrors."""
+
+_SAID_BY = frozenset(
+    {"RuntimeError", "AcceleratorError", "OutOfMemoryError", "AssertionError", "DeferredCudaCallError"}
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,8 @@ class Job:
     """All that a worker needs to know.
 
     folder: the run folder. notebook: the one to execute. environment: for env.json. scratch: a short path for sockets.
-    forked: whether the kernel is a copy of this process, or an ordinary new one where forking is unsafe.
+    forked: whether the kernel is a copy of this process, or an ordinary new one where forking is unsafe. slot: the trial's
+    place on a GPU, None on the CPU.
     """
 
     trial: Trial
@@ -87,6 +107,7 @@ class Job:
     environment: Mapping[str, Any]
     scratch: Path
     forked: bool
+    slot: Slot | None = None
 
 
 def main(job: Job) -> None:
@@ -95,6 +116,8 @@ def main(job: Job) -> None:
     try:
         fresh_folder(job.folder)
         _redirect_output(job.folder / "stderr.log")
+        if job.slot is not None:
+            os.environ.update(job.slot.environment)
         # First of all, while this process has one thread and no sockets.
         kernel = WaitingKernel() if job.forked else None
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -179,9 +202,15 @@ def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
     reason = f"{error.ename}: {message} (cell {error.exec_count} of notebook.ipynb)"
     if error.ename == "OSError" and message.startswith((f"[Errno {errno.ENOSPC}]", f"[Errno {errno.EROFS}]")):
         raise OSError(errno.ENOSPC, message)
-    if "DefaultCPUAllocator: can't allocate memory" in message:
-        return Status.OOM_CPU, reason
-    return _STATUS_OF.get(error.ename, Status.ERROR), reason
+    return _status_of(error.ename, message), reason
+
+
+def _status_of(name: str, message: str) -> Status:
+    """The status of an exception by its class's name and what it says."""
+    if name in _STATUS_OF:
+        return _STATUS_OF[name]
+    said = (status for pattern, status in _STATUS_SAID if name in _SAID_BY and re.search(pattern, message))
+    return next(said, Status.ERROR)
 
 
 def _death(kernel: WaitingKernel | None, n_oom_kills: int) -> tuple[Status, str]:

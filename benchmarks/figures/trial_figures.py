@@ -363,7 +363,11 @@ def provenance(experiment: Experiment) -> pd.DataFrame:
         **{f"model {name}": value for name, value in experiment.result.model_config.items()},
         **{f"fit {name}": value for name, value in trial.fit.items()},
         **{"model source": experiment.entry.source, "task source": experiment.task.source},
-        **{"task licence": experiment.task.licence, "sizing": experiment.result.sizing_note},
+        **{
+            "task licence": experiment.task.licence,
+            "sizing": experiment.result.sizing_note,
+            "steps": experiment.result.fit_note,
+        },
         **environment(),
     }
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items() if value is not None}})

@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks.execution.supervisor import cores
+from benchmarks.execution.supervisor import cores, workers_for
 from benchmarks.records import write_atomically
 from benchmarks.running import RESULTS, Options, complete
 from benchmarks.suite import load
 from benchmarks.tasks.your_data import YourData, recorded
+from benchmarks.trial import resolve_device
 from benchmarks.your_data.kinds import question
 from benchmarks.your_data.reading import Roles, Source, locate, sequence_numbers
 from benchmarks.your_data.recording import Recording, bad, counted, listed, one_line
@@ -112,6 +113,7 @@ def compare(
     from benchmarks.your_data.recommending import recommendation
 
     roles = Roles(target, sequence_id, group, time, split, tuple(ignore))
+    workers = workers or workers_for(resolve_device(device))
     asked = Asked(roles, kind, horizon, causal, tuple(models) if models is not None else None, minutes, workers)
     plan = look(file, asked)
     for line in plan.told:
