@@ -61,6 +61,7 @@ def list_registered(
     """List the registered models or tasks, or the suites."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     if markdown:
         from benchmarks.catalogue import markdown as page
@@ -91,7 +92,7 @@ def list_registered(
     for i, title in enumerate(header):
         table.add_column(title, no_wrap=i == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 
@@ -100,6 +101,7 @@ def check(model: Annotated[str | None, typer.Argument(help="a registered model; 
     """Run the contract of models over one model and print what holds; or over all, and print what does not."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from benchmarks import checking
 
@@ -108,7 +110,8 @@ def check(model: Annotated[str | None, typer.Argument(help="a registered model; 
         broken = [finding for finding in findings if not finding.passed]
         table = Table("invariant", "on", "holds", "detail")
         for finding in findings if model else broken:
-            table.add_row(finding.invariant, finding.kind, "yes" if finding.passed else "[red]NO[/]", finding.detail)
+            verdict = Text("yes") if finding.passed else Text("NO", "red")
+            table.add_row(Text(finding.invariant), Text(finding.kind), verdict, Text(finding.detail))
         if table.row_count:
             console.print(table)
         kept = f"keeps the contract: {len(findings)} findings"
@@ -285,10 +288,14 @@ def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RE
     """Bring MLflow up to date with the results of a suite."""
     from benchmarks.elsewhere import recorded
     from benchmarks.suite import load
+    from benchmarks.tracking import StoreUnreachable
     from benchmarks.tracking import sync as synchronise
 
     chosen = load(suite)
-    n_logged = synchronise(results, chosen.name, recorded(chosen, device.value, results))
+    try:
+        n_logged = synchronise(results, chosen.name, recorded(chosen, device.value, results))
+    except StoreUnreachable as error:
+        _stop(str(error), INFRASTRUCTURE)
     typer.echo(f"{n_logged} trials of {chosen.name} written to MLflow")
 
 

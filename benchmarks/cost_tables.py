@@ -86,10 +86,11 @@ def _shape(trial: Trial) -> str:
 
 
 def _read(results: Path, trial: Trial) -> tuple[Result | None, str | None]:
+    folder = records.run_folder(results, trial.id)
     try:
-        return records.read_result(records.run_folder(results, trial.id)), None
+        return records.read_result(folder), None
     except TornResult as error:
-        return None, f"unreadable result: {error}"
+        return None, f"unreadable result: {error}".replace(str(folder), trial.id)
 
 
 def _outcome(result: Result | None, problem: str | None, code_digest: str) -> dict[str, Any]:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from platformdirs import user_cache_path
 
 TABLE = Path(__file__).with_name("datasets.csv")
+CARRIERS = ("aeon", "scikit-learn", "statsmodels")
+"""The packages whose own data files `benchmarks.tasks.bundled` reads: their version is the version of those."""
 
 
 class DataMissing(RuntimeError):
@@ -89,7 +92,11 @@ def path(name: str, file: str) -> Path:
         with FileLock(target.parent / ".lock"):
             if not target.exists():
                 _download(row, target)
-    except (OSError, ValueError) as error:  # no network, no space, a read-only cache, or another file than expected
+    except (
+        OSError,
+        ValueError,
+        BadZipFile,
+    ) as error:  # no network, no space, a read-only cache, or another file than expected
         reason = " ".join(str(error).split())[:200]
         raise DataMissing(
             f"data set {name}: {target} is missing and {row.url} could not be had ({reason}); put the file there, or "
@@ -99,17 +106,26 @@ def path(name: str, file: str) -> Path:
 
 
 def _download(row: File, target: Path) -> None:
-    """Raises OSError or ValueError."""
+    """Raises BadZipFile, OSError or ValueError."""
     import pooch
 
     is_folder = row.file.endswith("/")
     fname = f"{target.name}.zip" if is_folder else target.name
     known = None if is_folder else f"sha256:{row.sha256}"
     got = Path(pooch.retrieve(row.url, known_hash=known, fname=fname, path=target.parent))
-    if not is_folder:
-        return
+    if is_folder:
+        try:
+            _unpack(got, target, row)
+        finally:
+            got.unlink()  # also a wrong one, which the next attempt would take for its own
+
+
+def _unpack(got: Path, target: Path, row: File) -> None:
+    """Takes the folder ``target`` out of an archive; raises BadZipFile, OSError or ValueError."""
     partial = target.with_name(f"{target.name}.partial")
-    partial.mkdir(exist_ok=True)
+    if partial.exists():  # of an attempt that was killed
+        shutil.rmtree(partial)
+    partial.mkdir()
     with ZipFile(got) as archive:
         for member in archive.namelist():
             parts = Path(member).parts  # the archive of a repository has one folder around everything
@@ -118,7 +134,6 @@ def _download(row: File, target: Path) -> None:
     if _digest(partial) != row.sha256:
         raise ValueError("the archive holds other files than it should")
     partial.rename(target)
-    got.unlink()
 
 
 def _digest(path: Path) -> str:

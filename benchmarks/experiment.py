@@ -45,7 +45,7 @@ BY_HAND = provenance.ROOT / "results" / "by-hand"
 
 
 class InvalidMetric(RuntimeError):
-    """A test metric that is not finite."""
+    """A metric that is not finite."""
 
 
 def prepare(
@@ -139,7 +139,8 @@ class Experiment:
 
     @peak_told()
     def fit(self) -> None:
-        """By the one training loop, or by the model's own procedure. Raises Diverged or FitTimeout."""
+        """By the one training loop, or by the model's own procedure. Raises Diverged, FitTimeout, or InvalidMetric where a
+        metric is not finite on validation."""
         if self.entry.fit is Fit.GRADIENT:
             config = configure("fit", FitConfig(), self.trial.fit)
             order = torch_generator("batch", self.trial.task, self.trial.seed)
@@ -151,7 +152,7 @@ class Experiment:
             self.seconds |= {"train": fitted.train_seconds, "validate": fitted.validate_seconds}
         else:
             self._fit_own(cast(SelfFitting, self.predictor))
-        self.validation = self._evaluate(self._answered("validation")).values
+        self.validation = self._evaluate(self._answered("validation"), "the validation split").values
         if self.trial.mode == "tuning":
             self.result = self._validated()
 
@@ -177,7 +178,7 @@ class Experiment:
         self.seconds["train"] = time.perf_counter() - started
         predictor.eval()
         started = time.perf_counter()
-        result = self._evaluate(validation)
+        result = self._evaluate(validation, "the validation split")
         self.seconds["validate"] = time.perf_counter() - started
         value = result.values[self.task.metrics[0].name]
         self.steps = self.best_step = 0
@@ -190,12 +191,9 @@ class Experiment:
             raise RuntimeError("a tuning trial ends with validation; what it chose is evaluated by another trial")
         task, primary = self.task, self.task.metrics[0]
         started = time.perf_counter()
-        evaluated = self._evaluate(self.tested)
+        evaluated = self._evaluate(self.tested, "the test split")
         self.seconds["test"] = time.perf_counter() - started
         values = evaluated.values
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise InvalidMetric(f"{name} is {value} on the test split")
         floor, ceiling, reference = task.floor(self.trial.seed), task.ceiling(), task.reference
         goal = ceiling if ceiling is not None else reference.value if reference is not None else None
         tested = task.lengths.tested if task.lengths else ()
@@ -208,7 +206,10 @@ class Experiment:
             score=None if goal is None or goal == floor else (values[primary.name] - floor) / (goal - floor),
             # Sums over a long text may be taken in another order.
             equals_floor=math.isclose(values[primary.name], floor, rel_tol=1e-9),
-            length_sweep={str(n): self._evaluate(task.test_at(n)).values[primary.name] for n in tested},
+            length_sweep={
+                str(n): self._evaluate(task.test_at(n), f"the test split of length {n}").values[primary.name]
+                for n in tested
+            },
             optimum_gap=self._gap(evaluated.parts[primary.name]),
         )
 
@@ -276,8 +277,12 @@ class Experiment:
             return policy_gradient.answer(self.predictor, self.task.beginnings(split, self.trial.seed))
         return getattr(self.splits, split)
 
-    def _evaluate(self, split: Any) -> evaluation.Evaluation:
-        return evaluation.evaluate(self.predictor, self.task.problem, split, self.device)
+    def _evaluate(self, split: SequenceBatch, named: str) -> evaluation.Evaluation:
+        evaluated = evaluation.evaluate(self.predictor, self.task.problem, split, self.device)
+        for name, value in evaluated.values.items():
+            if not math.isfinite(value):
+                raise InvalidMetric(f"{name} is {value} on {named}")
+        return evaluated
 
     def _log(self, row: Row) -> None:
         self.curve.append(row._asdict())

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 
+from benchmarks.datasets import CARRIERS
 from benchmarks.machine import processor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ class Run:
         """What `remember` was told; None where anything may have changed since."""
         folder = self._folder()
         # The code of a plug-in may lie anywhere and change under its version, as an author's own does: then look again.
-        if folder is None or not (folder / "finished.json").exists() or entry_points(group="rnnbench.models"):
+        if folder is None or not (folder / "finished.json").is_file() or entry_points(group="rnnbench.models"):
             return None
         try:
             kept = json.loads((folder / "finished.json").read_text())
@@ -81,7 +82,7 @@ class Run:
         digest = hashlib.sha256(repr([*trials, *self._surroundings()]).encode())
         for path in self._files(folder, trials):
             digest.update(str(path).encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else b"absent")
+            digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
         return digest.hexdigest()
 
     def _surroundings(self) -> Iterator[object]:
@@ -91,7 +92,7 @@ class Run:
             self.device,
             os.environ.get("CUDA_VISIBLE_DEVICES"),
             Path("/dev/nvidiactl").exists(),
-            version("torch"),
+            *(version(package) for package in ("torch", *CARRIERS)),
         )
         yield from (os.environ.get("MLFLOW_TRACKING_URI"), (self.results / "mlflow.db").exists())
         yield from (console.width, console.is_terminal, console.color_system)
@@ -101,6 +102,7 @@ class Run:
         yield self._file().parent / "tuned" / f"{folder.name}.yaml"
         for package in ("models", "benchmarks"):
             yield from sorted((ROOT / package).rglob("*.py"))
+        yield ROOT / "benchmarks" / "datasets.csv"
         yield from sorted((ROOT / "notebooks").glob("*.ipynb"))
         yield from (folder / name for name in OUTCOMES)
         for trial in trials:

@@ -1,4 +1,4 @@
-"""What a result was made with: a digest of the code that can change it, and the environment it ran in."""
+"""What a result was made with: a digest of the code and the data files that can change it, and the environment it ran in."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import importlib.util
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from benchmarks import datasets
 from benchmarks.machine import processor
 from benchmarks.tasks import registry as tasks
 from models import registry as models
@@ -50,7 +52,8 @@ def notebook(mode: str) -> Path:
 @cache
 def code_digest(task: str, model: str, mode: str = "quality") -> str:
     """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, the
-    experiment, and the notebook. The registries are left out: adding a model makes no other model's results stale."""
+    experiment, the notebook, and what says which data files the task reads. The registries are left out: adding a model makes
+    no other model's results stale."""
     roots = [models.entry(model).build.__module__, tasks.BY_NAME[task].__module__, *SHARED_CODE]
     reached: set[str] = set()
     for root in roots:
@@ -59,7 +62,18 @@ def code_digest(task: str, model: str, mode: str = "quality") -> str:
     digest = hashlib.sha256(notebook(mode).read_bytes() + made_by)
     for name in sorted(reached):
         digest.update(name.encode() + b"\0" + _source(name).read_bytes())
+    for line in _data(task, reached):
+        digest.update(line.encode() + b"\n")
     return digest.hexdigest()
+
+
+def _data(task: str, reached: set[str]) -> Iterator[str]:
+    """The hashes of the files that the task downloads; or, where packages carry its data, their versions."""
+    names = tasks.BY_NAME[task].datasets
+    for name in names:
+        yield from (f"{row.name}/{row.file} {row.sha256}" for row in datasets.files(name).values())
+    if not names and "benchmarks.tasks.bundled" in reached:
+        yield from (f"{package} {version(package)}" for package in datasets.CARRIERS)
 
 
 def _reach(module: str, packages: frozenset[str], reached: set[str]) -> None:

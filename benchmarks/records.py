@@ -21,8 +21,11 @@ from pydantic import TypeAdapter, ValidationError
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 
-SCHEMA = 1
+SCHEMA = 2
 RESULT = "result.json"
+CURVE = "metrics.jsonl"
+DIGEST = "digest"
+"""The key of result.json that holds a digest of all others: a digit that flipped on the disk is no result."""
 PENDING = "result.pending.json"
 """A result that is complete while the notebook that made it is not yet saved; `promote` makes it the result."""
 
@@ -113,10 +116,11 @@ class Result:
 
 
 _ADAPTER = TypeAdapter(Result)
+_CURVE = TypeAdapter(dict[str, bool | int | float | None])
 
 
 class TornResult(ValueError):
-    """A result.json that is cut short, malformed, or disagrees with its folder."""
+    """A result.json that is cut short, malformed, altered, or disagrees with its folder."""
 
 
 def run_folder(results: Path, trial_id: str) -> Path:
@@ -125,13 +129,13 @@ def run_folder(results: Path, trial_id: str) -> Path:
 
 def file_digest(path: Path) -> str | None:
     """sha256 of a file, None where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole text or nothing: temporary file, fsync, rename, fsync of the folder."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -144,8 +148,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_result(folder: Path, result: Result, name: str = RESULT) -> None:
-    """Writes result.json, last and atomically. Raises ValueError for a number that JSON cannot hold."""
-    write_atomically(folder / name, json.dumps(asdict(result), indent=1, allow_nan=False))
+    """Writes result.json, last and atomically, with a digest of its own. Raises ValueError for what JSON cannot hold."""
+    content = json.loads(json.dumps(asdict(result), allow_nan=False))
+    write_atomically(folder / name, json.dumps({**content, DIGEST: _digest(content)}, indent=1))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """sha256 over what a result says, however its JSON is spaced."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def promote(folder: Path) -> None:
@@ -157,44 +167,70 @@ def promote(folder: Path) -> None:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """env.json; empty where there is none or a kill tore it."""
+    """env.json; empty where there is none or it cannot be read."""
     try:
-        return json.loads((folder / "env.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        return parse_json((folder / "env.json").read_bytes())
+    except (OSError, ValueError):
         return {}
+
+
+def parse_json(written: bytes) -> dict[str, Any]:
+    """The object that a file holds. Raises ValueError for anything else."""
+    try:
+        content = json.loads(written)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    return content
 
 
 def read_result(folder: Path) -> Result | None:
     """The folder's result; None where there is none. Raises TornResult if it cannot be trusted."""
     path = folder / RESULT
+    if folder.exists() and not folder.is_dir():
+        raise TornResult(f"{folder}: a file where the run folder should be")
     if not path.exists():
         return None
-    return parse_result(path.read_bytes(), path, folder.name, file_digest(folder / "metrics.jsonl"))
+    if not path.is_file():
+        raise TornResult(f"{path}: not a file")
+    return parse_result(path.read_bytes(), path, folder.name, file_digest(folder / CURVE))
 
 
-def parse_result(content: bytes, where: Path, trial_id: str, curve_digest: str | None) -> Result:
+def parse_result(written: bytes, where: Path, trial_id: str, curve_digest: str | None) -> Result:
     """A result.json. where: for messages. trial_id: of the folder it lies in. curve_digest: of the curve beside it, None where
     there is none. Raises TornResult if it cannot be trusted."""
     try:
-        result = _ADAPTER.validate_json(content)
+        content = parse_json(written)
+    except ValueError as error:
+        raise TornResult(f"{where}: cut short, or no result at all ({error})") from error
+    if content.get("schema") != SCHEMA:
+        raise TornResult(f"{where}: schema {content.get('schema')}, expected {SCHEMA}")
+    if content.pop(DIGEST, None) != _digest(content):
+        raise TornResult(f"{where}: altered after it had been written")
+    try:
+        result = _ADAPTER.validate_python(content)
     except ValidationError as error:
         raise TornResult(f"{where}: {error.errors()[0]['msg']}") from error
-    if result.schema != SCHEMA:
-        raise TornResult(f"{where}: schema {result.schema}, expected {SCHEMA}")
     if result.trial_id != trial_id:
         raise TornResult(f"{where}: belongs to trial {result.trial_id}")
     if result.curve_digest is not None and result.curve_digest != curve_digest:
-        raise TornResult(f"{where}: metrics.jsonl is not the file this result was made with")
+        raise TornResult(f"{where}: {CURVE} is not the file this result was made with")
     return result
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a torn last line, which a kill can leave, is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """The rows of metrics.jsonl, up to the first that cannot be read: a kill can leave a torn last line."""
+    path = folder / CURVE
+    rows: list[dict[str, Any]] = []
+    if not path.is_file():
+        return rows
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            rows.append(_CURVE.validate_json(line))
+        except ValidationError:
+            break
+    return rows
 
 
 def failure(

@@ -59,7 +59,7 @@ def build(results: Path, suite: Suite, trials: list[Trial] | None = None) -> Pat
 def is_current(results: Path, suite: Suite, trials: list[Trial]) -> bool:
     """Whether report.html is about these trials and younger than every result that it shows."""
     page, about = results / suite.name / "report.html", results / suite.name / "suite.json"
-    if not page.exists() or not about.exists() or about.read_text() != _content(suite, trials):
+    if not page.is_file() or not about.is_file() or about.read_bytes() != _content(suite, trials).encode():
         return False
     files = (records.run_folder(results, trial.id) / records.RESULT for trial in trials)
     return all(page.stat().st_mtime >= path.stat().st_mtime for path in files if path.exists())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -32,7 +32,8 @@ MISSING = "missing"
 CAPTION = (
     "Mean ± half of the 95 % t interval over seeds. * marks the best mean of a task and every model that these seeds do "
     "not tell from it: the paired 95 % t interval of their difference includes zero (not corrected for many "
-    "comparisons). Cells with an unfinished seed are left out."
+    "comparisons). Cells with an unfinished seed are left out. A cell that lacks a seed which another model of the task has "
+    "names its own: their means are over different draws. = floor: a constant learned as much."
 )
 
 
@@ -119,11 +120,15 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
     if result is None:
         return {"status": MISSING, "reason": problem, "stale": False, "equals_floor": False, "length_sweep": {}}
     peak = result.memory.get("increment_bytes", math.nan)
+    value = result.test.get(result.primary) if result.primary else None
+    status, reason = result.status, result.reason
+    if status == Status.OK and value is None:  # by a notebook that was edited: a mean must not meet it
+        status, reason = Status.INVALID_METRIC, "the result holds no primary metric"
     return {
-        "status": str(result.status),
-        "reason": result.reason,
+        "status": str(status),
+        "reason": reason,
         "stale": result.code_digest != code_digest,
-        "value": result.test.get(result.primary) if result.primary else None,
+        "value": value,
         **{name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", "equals_floor")},
         "gap": result.optimum_gap.mean if result.optimum_gap else None,
         "gap_low": result.optimum_gap.low if result.optimum_gap else None,
@@ -189,13 +194,20 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: task, model, family, group, metric, unit, direction; n_trials, n (finished), mean, low, high, floor,
     ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
     peak_memory_increment_mb (medians); failed (how many),
-    failures ("2 of 3 failed: diverged"), skipped, missing, stale; reasons; complete (every seed finished, by today's
-    code); best.
+    failures ("2 of 3 failed: diverged"), skipped, missing, stale; at_floor (finished trials of a model that is no floor itself
+    whose metric is the floor's: nothing was learned); seeds (finished ones, where the models of the task have different ones:
+    "seeds 0, 1"); reasons; complete (every seed finished, by today's code); best.
     """
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in frame.to_dict("records"):
         cells.setdefault((row["task"], row["model"]), []).append({str(name): value for name, value in row.items()})
     rows = [_summary(cell) for cell in cells.values()]
+    done = frame[frame["status"] == Status.OK]
+    every_seed = {str(task): set(own["seed"]) for task, own in done.groupby("task")}
+    for row, cell in zip(rows, cells.values(), strict=True):
+        seeds = sorted(other["seed"] for other in cell if other["status"] == Status.OK)
+        partial = seeds and set(seeds) != every_seed[row["task"]]
+        row["seeds"] = f"seed{'s' if len(seeds) > 1 else ''} {_listed(map(str, seeds))}" if partial else ""
     values = finished(frame)
     for row in rows:
         rivals = [rival for rival in rows if rival["task"] == row["task"] and rival["complete"]]
@@ -242,7 +254,7 @@ SUMMARY = [
         "seconds_train",
         "peak_memory_increment_mb",
     ),
-    *("failed", "failures", "skipped", "missing", "stale", "reasons", "complete"),
+    *("failed", "failures", "skipped", "missing", "stale", "at_floor", "seeds", "reasons", "complete"),
 ]
 
 
@@ -266,6 +278,7 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         **{"failed": failed, "failures": f"{failed} of {len(cell)} failed: {listed}" if failed else ""},
         "skipped": sum(row["status"] == Status.SKIPPED for row in cell),
         "missing": sum(row["status"] == MISSING for row in cell),
+        "at_floor": sum(bool(row["equals_floor"]) for row in ok) if cell[0]["family"] != "floor" else 0,
         **{"stale": stale, "reasons": "; ".join(reasons), "complete": len(ok) == len(cell) and not stale},
     }
 
@@ -324,6 +337,9 @@ def cell_lines(cell: pd.Series) -> list[str]:
         lines.append("n = 1, no uncertainty" if cell["n"] == 1 else f"± {half:.2g}")
     if cell["n"] not in (0, 1, cell["n_trials"]):
         lines.append(f"n = {cell['n']}")
+    lines += [cell["seeds"]] if cell["seeds"] else []
+    if cell["at_floor"]:
+        lines.append("= floor" if cell["at_floor"] == cell["n"] else f"{cell['at_floor']} of {cell['n']} = floor")
     lines += [cell["failures"]] if cell["failed"] else []
     for kind in ("skipped", "missing", "stale"):
         if cell[kind]:
@@ -336,10 +352,11 @@ def notes(frame: pd.DataFrame) -> list[str]:
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for row in frame[(frame["status"] != Status.OK) & frame["reason"].notna()].itertuples():
         reasons.setdefault((row.status, _first_line(row.reason)), {})[f"{row.model} on {row.task}"] = None
-    return [f"{status}: {_listed(list(where))}: {reason}" for (status, reason), where in reasons.items()]
+    return [f"{status}: {_listed(where)}: {reason}" for (status, reason), where in reasons.items()]
 
 
-def _listed(names: list[str]) -> str:
+def _listed(texts: Iterable[str]) -> str:
+    names = list(texts)
     shown = ", ".join(names[:6])
     return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
 

@@ -2,7 +2,7 @@
 
 Experiment = suite; parent run = model on task, with mean and interval over seeds; child run = trial. All of it can be
 rebuilt from the run folders by `sync`, without duplicates: a child is known by its tag ``trial_id``, and the digest of
-its result.json, written last, says that it is whole.
+its result.json, the last that is written of it, says that it is whole. A lock lets one process at a time open the store.
 
 Importing mlflow and opening a fresh SQLite store takes seconds, so a background thread does both while trials run; a
 ledger beside the report remembers what is logged, so that a run with nothing new does neither.
@@ -18,10 +18,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from benchmarks import records, tables
 from benchmarks.records import Result, Status
@@ -43,12 +45,34 @@ SETTINGS = {
 BATCH = 900
 """Metrics per request: the server takes at most 1,000 entities."""
 DRAIN_SECONDS = 60.0
-"""How long `Tracker.close` waits for a slow store before it leaves the rest to `sync`."""
+"""How long `Tracker.close` waits for a slow store before it leaves the rest to `sync`, and one writer for another."""
+LOCK = ".mlflow.lock"
+"""In the results folder."""
 
 
 def tracking_uri(results: Path) -> str:
     """MLFLOW_TRACKING_URI, or SQLite in the results folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+class StoreUnreachable(RuntimeError):
+    """MLflow's store cannot be written; the message says which, and why."""
+
+
+@contextlib.contextmanager
+def writing(results: Path) -> Iterator[None]:
+    """One writer of the store at a time, over all processes; the operating system frees the lock with its owner, however that
+    ends. Raises TimeoutError where another writes for longer than DRAIN_SECONDS."""
+    results.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(results / LOCK)
+    try:
+        lock.acquire(timeout=DRAIN_SECONDS)
+    except Timeout as error:
+        raise TimeoutError(f"another process has been writing it for {DRAIN_SECONDS:g} s") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Ledger:
@@ -58,10 +82,11 @@ class Ledger:
         self.path = results / suite / "mlflow.json"
         self.uri = tracking_uri(results)
         self.logged: dict[str, str] = {}
-        if self.path.exists() and not self._store_is_gone():
-            with contextlib.suppress(ValueError):  # a torn ledger is no ledger: the store itself says what it holds
-                content = json.loads(self.path.read_text())
-                self.logged = content["logged"] if content["uri"] == self.uri else {}
+        if self.path.is_file() and not self._store_is_gone():
+            # A torn ledger is no ledger: the store itself says what it holds.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                content = records.parse_json(self.path.read_bytes())
+                self.logged = dict(content["logged"]) if content["uri"] == self.uri else {}
 
     def _store_is_gone(self) -> bool:
         return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -133,9 +158,9 @@ class Store:
         notebook = folder / "notebook.ipynb"
         if notebook.exists():
             self.client.log_artifact(run.info.run_id, str(notebook))
-        self.client.set_tag(run.info.run_id, "result_digest", digest)
         self.client.set_terminated(run.info.run_id, _run_status(result.status), end)
         self.client.set_terminated(parent, end_time=end)  # a parent lasts from its first trial to its last
+        self.client.set_tag(run.info.run_id, "result_digest", digest)
         self.children[trial.id] = (run.info.run_id, digest)
         return True
 
@@ -146,7 +171,7 @@ class Store:
             Metric(name, float(row[name]), end, int(row["step"]))
             for row in curve
             for name in ("train_loss", "gradient_norm", "validation_loss", "validation")
-            if row[name] is not None and math.isfinite(row[name])
+            if row.get(name) is not None and math.isfinite(row[name])
         ]
         points += [Metric(name, value, end, 0) for name, value in _metrics(result).items()]
         parameters = [Param(name, str(value)[:6000]) for name, value in _parameters(trial, result).items()]
@@ -190,6 +215,10 @@ class Store:
             name = f"{cell['model']} on {cell['task']}"
             tags = [RunTag("mlflow.runName", name), RunTag("status", cell["failures"] or "no failure")]
             self.client.log_batch(run_id, points, tags=tags)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _run_status(status: Status) -> str:
@@ -312,24 +341,35 @@ class Tracker:
             self._drain()
         # Whatever a store may raise, trials go on, and close() reports it.
         except Exception as error:  # noqa: BLE001
-            self.problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            self.problem = _first_line(error)
 
     def _drain(self) -> None:
-        store = Store(self.results, self.suite)
-        try:
+        with writing(self.results):
+            store = Store(self.results, self.suite)
             while (item := self._waiting.get()) is not None:
                 store.log(*item)
                 self.ledger.logged[item[0].id] = store.children[item[0].id][1]
             store.summarise(self.trials)
-        finally:
-            self.ledger.save()
+            self.ledger.save()  # last: what a run cut short has logged, the next one finds in the store
 
 
 def sync(results: Path, suite_name: str, trials: list[Trial]) -> int:
     """Brings an empty, half-filled or outdated store to what the run folders say; how many trials were written.
 
-    Trials without a valid result are left out. Raises mlflow's own error where the store cannot be reached.
+    Trials without a valid result are left out. Raises StoreUnreachable with one sentence.
     """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with writing(results):
+            return _sync(results, suite_name, trials)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        told = f"MLflow at {tracking_uri(results)}: {_first_line(error)}"
+        raise StoreUnreachable(f"{told}; results are safe, and the same command tries again") from error
+
+
+def _sync(results: Path, suite_name: str, trials: list[Trial]) -> int:
     store, ledger = Store(results, suite_name), Ledger(results, suite_name)
     n_logged = 0
     for trial in trials:

@@ -10,9 +10,9 @@ class UnknownName(ValueError):
     """A name that is not known; the message names the nearest one that is."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        choices = sorted(known)
-        near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
+        choices = {choice.casefold(): choice for choice in sorted(known)}
+        near = difflib.get_close_matches(str(name).casefold(), choices, n=1, cutoff=0.5)
+        hint = f"did you mean {choices[near[0]]!r}?" if near else f"known: {', '.join(choices.values())}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

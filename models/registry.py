@@ -6,6 +6,7 @@ of them) through the entry-point group ``rnnbench.models``.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -31,6 +32,9 @@ from models import (
 from models.contract import ModelEntry, Predictor
 from models.names import BrokenPlugin, UnknownName
 from models.sequences import InputSpec, TargetSpec
+
+NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
+"""A model's name: it stands in commands, tables, pages and figures, where other characters could mean something."""
 
 ENTRIES: list[ModelEntry] = [
     *recurrent.ENTRIES,
@@ -61,6 +65,10 @@ def entries() -> dict[str, ModelEntry]:
         except Exception as error:
             raise BrokenPlugin(f"plug-in {point.value!r} does not load: {type(error).__name__}: {error}") from error
         for entry in loaded if isinstance(loaded, list) else [loaded]:
+            if not re.fullmatch(NAME, entry.name):
+                raise BrokenPlugin(
+                    f"plug-in {point.value!r} registers {entry.name!r}; a name is made of letters, digits, and - _ . inside"
+                )
             if entry.name in table:
                 raise BrokenPlugin(f"plug-in {point.value!r} registers {entry.name!r}, which is taken; rename it")
             table[entry.name] = entry

@@ -68,6 +68,59 @@ def test_models_are_named_nowhere_in_the_harness():
                 assert not constants & names, f"{path}:{node.lineno} compares with a model's name"
 
 
+UNPICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+SAFE = {
+    ("numpy", "load"): ("allow_pickle", "False"),
+    ("np", "load"): ("allow_pickle", "False"),
+    ("torch", "load"): ("weights_only", "True"),
+    ("yaml", "load"): ("Loader", "_StrictLoader"),  # a subclass of yaml.SafeLoader
+}
+"""How a loader that could run code must be called."""
+
+
+def loaders(source):
+    """What in a piece of code could run code that a file brings along."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None)
+            names = [f"{module}.{alias.name}" if module else alias.name for alias in node.names]
+            yield from (name for name in names if name.split(".")[0] in UNPICKLES or tuple(name.split(".")) in SAFE)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            safe = SAFE.get(tuple(called.split(".")))
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if safe is not None and given.get(safe[0]) != safe[1]:
+                yield f"{called} without {safe[0]}={safe[1]}"
+            if called in ("eval", "exec") or called.split(".")[-1] in ("read_pickle", "unsafe_load", "full_load"):
+                yield called
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "import pickle",
+            "from joblib import load",
+            "import torch\ntorch.load(f)",
+            "torch.load(f, weights_only=False)",
+        ),
+        *("np.load(f)", "np.load(f, allow_pickle=True)", "from numpy import load", "pd.read_pickle(f)", "eval(x)"),
+        *("yaml.load(f, yaml.Loader)", "yaml.unsafe_load(f)", "import shelve"),
+    ],
+)
+def test_what_could_run_code_from_a_file_is_found(source):
+    assert list(loaders(source))
+
+
+def test_nothing_is_unpickled_anywhere():
+    for path in SOURCES:
+        assert not list(loaders(path.read_text())), path
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text())["cells"]
+        for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+            assert not list(loaders("".join(cell["source"]))), path
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_thin_and_committed_without_outputs(path):
     notebook = json.loads(path.read_text())

@@ -68,6 +68,19 @@ def tiny(tmp_path: Path) -> Path:
         (["run", "smoke", "--models", "rnn", "--tasks", "digits"], "no grid has one of these models on one of these"),
         (["report", "defualt"], "unknown suite 'defualt'; did you mean 'default'?"),
         (["check", "gruu"], "unknown model 'gruu'; did you mean 'gru'?"),
+        (["check", "LSTM"], "unknown model 'LSTM'; did you mean 'lstm'?"),
+        (["check", "deep-lstm"], "unknown model 'deep-lstm'; did you mean 'deep_lstm'?"),
+        (["prepare", "Speech"], "unknown suite 'Speech'; did you mean 'speech'?"),
+        (["sync", "smok"], "unknown suite 'smok'; did you mean 'smoke'?"),
+        (["verify", "party"], "unknown task with a published result 'party'; did you mean 'parity'?"),
+        (
+            ["tune", "default", "--trials", "2", "--models", "gruu"],
+            "unknown model of suite default 'gruu'; did you mean 'gru'?",
+        ),
+        (
+            ["tune", "default", "--trials", "2", "--tasks", "ading"],
+            "unknown task of suite default 'ading'; did you mean 'adding'?",
+        ),
     ],
 )
 def test_a_misspelt_name_ends_with_exit_code_2_and_one_sentence(
@@ -79,13 +92,23 @@ def test_a_misspelt_name_ends_with_exit_code_2_and_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run"], ["run", "smoke", "--sedes", "3"], ["run", "smoke", "--seeds", "0"], ["ran"]]
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "smoke", "--sedes", "3"], "--seeds"),
+        (["run", "smoke", "--seeds", "0"], "for '--seeds'"),
+        (["run", "smoke", "--device", "cdua"], "'auto', 'cpu', 'cuda'"),
+        (["list", "modles"], "'models', 'tasks', 'suites'"),
+        (["ran"], "'ran'"),
+    ],
 )
-def test_wrong_usage_ends_with_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+def test_wrong_usage_ends_with_exit_code_2_and_says_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert call(monkeypatch, *arguments) == 2
-    assert "Usage" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Usage" in told and message in " ".join(told.replace("│", " ").split()), told
 
 
 def test_a_broken_suite_file_is_refused_before_anything_runs(

@@ -11,6 +11,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as arrow
 import pytest
 from bad_files import BAD, conll, npz, table
 
@@ -23,6 +25,7 @@ from benchmarks.your_data import comparing
 from benchmarks.your_data.comparing import Asked, default_models, look
 from benchmarks.your_data.reading import Roles
 from benchmarks.your_data.recording import BadInput
+from models.names import UnknownName
 
 HOSTILE = "<script>alert('x')</script> $\\frac{ {{x}} ../../é😀\n\"&amp;"
 
@@ -53,6 +56,55 @@ def test_what_cannot_be_used_ends_with_one_sentence_and_exit_code_2(
 
 def test_the_list_of_bad_files_is_long() -> None:
     assert len(BAD) >= 50
+
+
+def test_a_mistyped_model_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(text(table()))
+    with pytest.raises(UnknownName, match=r"^unknown model 'Lsmt'; did you mean 'lstm'\?$"):
+        look(tmp_path / "a.csv", Asked(Roles("y", "id"), models=("gru", "Lsmt")))
+
+
+def disordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Dates instead of numbers, rows in no order."""
+    dates = pd.Timestamp("2024-02-28") + pd.to_timedelta(frame["t"], unit="D")
+    return frame.assign(t=dates.astype(str)).sample(frac=1, random_state=0)
+
+
+HARMLESS = {
+    "gaps in the inputs": lambda frame: frame.assign(x=frame["x"].where(frame.index % 3 != 1), colour=None),
+    "NaN spelt out": lambda frame: frame.assign(x=frame["x"].astype(str).where(frame.index % 5 != 1, "NaN")),
+    "gaps in the answers": lambda frame: frame.assign(tag=frame["tag"].where(frame.index % 4 != 1)),
+    "dates out of order": disordered,
+    "sequences of one step": lambda frame: frame[(frame["t"] == 0) | (frame["id"] > "s4")],
+    "a column that never changes": lambda frame: frame.assign(x=1.0),
+    "huge numbers": lambda frame: frame.assign(x=frame["x"] * 1e30),
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_is_odd_in_a_file_but_can_be_used_ends_in_finite_numbers(what: str, tmp_path: Path) -> None:
+    path, suite = tmp_path / "a.csv", tmp_path / "suite.yaml"
+    HARMLESS[what](table(20)).to_csv(path, index=False)
+    suite.write_text(look(path, Asked(Roles("tag", "id", None, "t"))).content)
+    for trial in load(str(suite)).trials(models=["gru", "hmm"], seeds=1, device="cpu"):
+        given = (trial.device, trial.task_parameters, {}, {**trial.fit, "n_steps": 3}, str(tmp_path / trial.id))
+        experiment = prepare(trial.task, trial.model, 0, 500, *given)
+        for batch in experiment.splits:
+            batch.validate()
+            assert np.isfinite(batch.inputs.numpy()).all()
+        experiment.fit()
+        experiment.evaluate()
+        assert np.isfinite(list(experiment.finish().test.values())).all()
+
+
+def test_a_million_rows_are_read_and_planned_in_seconds(tmp_path: Path) -> None:
+    n = 1_000_000
+    rng = np.random.default_rng(0)
+    columns = {"id": np.repeat(np.arange(n // 100), 100), "x": rng.normal(size=n).round(3), "y": rng.integers(0, 3, n)}
+    arrow.write_csv(pa.table(columns), tmp_path / "a.csv")
+    plan = look(tmp_path / "a.csv", Asked(Roles("y", "id"), minutes=60))
+    assert plan.told[0].startswith("read: a.csv: 1,000,000 rows, 10,000 sequences of 100 steps")
+    assert any("steps are used" in line for line in plan.told)
 
 
 def test_a_folder_needs_both_files_of_a_problem(tmp_path: Path) -> None:

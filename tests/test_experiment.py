@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 from test_tasks import EVERY
 
-from benchmarks import experiment, records
+from benchmarks import evaluation, experiment, records
 from benchmarks.experiment import InvalidMetric, prepare
 from benchmarks.records import Status
 from benchmarks.tasks import registry as tasks
@@ -77,6 +78,24 @@ def test_nothing_before_the_evaluation_looks_at_the_test_split(prepared):
             with pytest.raises(InvalidMetric, match="mse is nan"):
                 trial.evaluate()
     assert fitted[True] == fitted[False]
+
+
+@pytest.mark.parametrize("split", ["validation split", "test split of length"])
+def test_a_metric_that_is_not_finite_ends_a_trial_wherever_it_comes_up(prepared, monkeypatch, split):
+    """A model that fits itself and then answers nothing: neither may reach a record, which could not hold it."""
+    trial = prepared("nan", task="parity", model="floor", task_parameters={})
+    sweeps, evaluate = [], evaluation.evaluate
+
+    def poisoned(predictor, problem, batch, device):
+        evaluated = evaluate(predictor, problem, batch, device)
+        sweeps.append(batch)
+        bad = split == "validation split" or len(sweeps) > 3  # validation twice, test, and then the lengths
+        return evaluated._replace(values=dict.fromkeys(evaluated.values, math.nan)) if bad else evaluated
+
+    monkeypatch.setattr(evaluation, "evaluate", poisoned)
+    with pytest.raises(InvalidMetric, match=f"accuracy is nan on the {split}"):
+        trial.fit()
+        trial.evaluate()
 
 
 @pytest.mark.parametrize("task", EVERY)

@@ -20,7 +20,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A finished run over one trial, in a project of its own."""
     root, results = tmp_path / "project", tmp_path / "results"
     suites = ("benchmarks/suites/tiny.yaml", "benchmarks/suites/tuned/tiny.yaml")
-    for file in ("models/lstm.py", "benchmarks/fitting.py", *suites, "notebooks/trial.ipynb"):
+    for file in (
+        "models/lstm.py",
+        "benchmarks/fitting.py",
+        "benchmarks/datasets.csv",
+        *suites,
+        "notebooks/trial.ipynb",
+    ):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("name: tiny")
     for file in ("tiny/report.html", "tiny/mlflow.json", "runs/a1/result.json", "runs/a1/metrics.jsonl", "mlflow.db"):
@@ -41,15 +47,19 @@ def test_an_untouched_run_is_recalled(run: Run) -> None:
     "changed",
     [
         *("project/models/lstm.py", "project/benchmarks/fitting.py", "project/benchmarks/suites/tiny.yaml"),
+        "project/benchmarks/datasets.csv",
         *("project/notebooks/trial.ipynb", "results/runs/a1/result.json", "results/runs/a1/metrics.jsonl"),
         *("results/tiny/report.html", "results/tiny/mlflow.json", "project/benchmarks/suites/tuned/tiny.yaml"),
     ],
 )
-@pytest.mark.parametrize("how", ["rewritten", "deleted"])
+@pytest.mark.parametrize("how", ["rewritten", "deleted", "a folder"])
 def test_any_change_makes_a_run_look_again(run: Run, tmp_path: Path, changed: str, how: str) -> None:
     path = tmp_path / changed
     if how == "deleted":
         path.unlink()
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
     else:
         path.write_text("name: tiny\n# otherwise")
     assert run.recall() is None
@@ -78,7 +88,9 @@ def test_with_a_plug_in_a_run_looks_again_for_its_code_may_have_changed(
     assert run.recall() is None
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]", '{"fingerprint": 1}'])
+@pytest.mark.parametrize(
+    "torn", ["", "{", "[]", '{"fingerprint": 1}', '{"fingerprint": 1, "trials": [3], "outcome": 1}']
+)
 def test_a_torn_memory_is_none(run: Run, torn: str) -> None:
     (run.results / "tiny" / "finished.json").write_text(torn)
     assert run.recall() is None

@@ -16,7 +16,7 @@ from benchmarks import report, tables, tuning_section
 from benchmarks import report_sections as sections
 from benchmarks.comparison import expected_best
 from benchmarks.figures import tuning_figures
-from benchmarks.records import Status
+from benchmarks.records import Status, run_folder
 from benchmarks.suite import load
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuned, Tuning
@@ -145,6 +145,36 @@ def test_every_section_stands_in_any_state_of_a_suite(tmp_path, state):
     text = everything(study_of(tmp_path, planned))
     assert f"Of {len(planned)} trials" in text
     assert ("No trial has finished" in text) == (state in ("no trial", "none run", "all failed"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["no trial", "none run", "one", "all failed", "half finished", "torn"])
+def test_a_whole_page_is_built_in_any_state_of_a_suite(tmp_path, state):
+    planned = [] if state == "no trial" else trials(("lstm", "gru", "floor"), ("adding", "parity"), 2)
+    for index, trial in enumerate(planned):
+        if state == "all failed":
+            write_failure(tmp_path, trial, Status.TIMEOUT, "reached its cap")
+        elif state == "torn" or (state == "one" and index == 0) or (state == "half finished" and index % 2 == 0):
+            write_run(tmp_path, trial)
+        if state == "torn" and index % 3 < 2:
+            file = run_folder(tmp_path, trial.id) / ("result.json", "metrics.jsonl")[index % 3]
+            file.write_bytes(file.read_bytes()[:100])
+    text = report.build(tmp_path, PlainSuite(planned)).read_text()
+    assert f"Of {len(planned)} trials" in text and "Traceback" not in text
+    assert ("8 missing, 4 ok" in text) == (state == "torn")
+
+
+def test_models_on_different_seeds_are_compared_on_those_that_both_have_or_not_at_all(tmp_path):
+    planned = trials(("lstm", "gru", "floor"), ("recall",), 4)
+    planned = [x for x in planned if x.seed in {"lstm": (0, 1, 2), "gru": (1, 2, 3), "floor": (0,)}[x.model]]
+    for trial in planned:
+        write_run(tmp_path, trial, 0.9 if trial.model == "lstm" else 0.1)
+    study = study_of(tmp_path, planned)
+    pairs = sections.pair_table(study, [["lstm", "gru"], ["gru", "floor"]]).text
+    assert "<td>2</td>" in pairs and "gru − floor" not in pairs
+    text = sections.matrix_table(study).text
+    assert "seeds 0, 1, 2" in text and "seeds 1, 2, 3" in text and "seed 0" in text and "different draws" in text
+    assert "(n = 2)" in sections.difference_table(study).text
 
 
 def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -82,6 +83,38 @@ def test_a_torn_result_is_missing_with_its_reason(tmp_path):
     assert frame["status"].item() == tables.MISSING
     assert "unreadable result" in frame["reason"].item()
     assert str(tmp_path) not in frame["reason"].item()
+
+
+def test_a_model_that_scores_its_floor_is_flagged_and_the_floor_itself_is_not(tmp_path):
+    planned = trials(("lstm", "gru", "floor"), ("recall",), 3)
+    for trial in planned:
+        constant = trial.model == "floor" or trial.model == "lstm" or trial.seed == 1
+        write_run(tmp_path, trial, 0.0 if constant else 0.9, equals_floor=constant)
+    frame = tables.frame(tmp_path, planned)
+    lines = {row["model"]: tables.cell_lines(row) for _, row in tables.matrix(frame).iterrows()}
+    assert "= floor" in lines["lstm"] and "1 of 3 = floor" in lines["gru"]
+    assert not any("floor" in line for line in lines["floor"])
+    assert "1of3=floor" in re.sub(r"[\s│]", "", printed(frame))
+    assert "= floor: a constant learned as much" in " ".join(printed(frame).split())
+    assert dict(zip(*(tables.matrix(frame)[x] for x in ("model", "at_floor")), strict=True))["lstm"] == 3
+
+
+def test_where_models_finished_different_seeds_a_cell_names_its_own(tmp_path):
+    planned = [
+        trial for trial in trials(("lstm", "gru", "rnn"), ("recall",), 3) if (trial.model, trial.seed) != ("gru", 0)
+    ]
+    for trial in planned:
+        if (trial.model, trial.seed) == ("rnn", 2):
+            write_failure(tmp_path, trial, Status.TIMEOUT, "reached its cap")
+        else:
+            write_run(tmp_path, trial)
+    frame = tables.frame(tmp_path, planned)
+    matrix = tables.matrix(frame).set_index("model")
+    assert matrix["seeds"].to_dict() == {"lstm": "", "gru": "seeds 1, 2", "rnn": "seeds 0, 1"}
+    assert matrix.loc["gru", "complete"] and "seeds 1, 2" in tables.cell_lines(matrix.loc["gru"])
+    assert "seeds 0, 1" in printed(frame, 200)
+    apart = tables.differences(frame, tables.matrix(frame))
+    assert set(apart["n"]) == {2} or set(apart["n"]) == {1, 2}  # on the seeds that both have
 
 
 @pytest.mark.parametrize(("task", "best"), [("recall", "gru"), ("adding", "gru")])

@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks import provenance, records, seeding
+from benchmarks import datasets, provenance, records, seeding
 from benchmarks.parameters import InvalidParameter
-from benchmarks.records import Gap, Result, Status, TornResult
+from benchmarks.records import Gap, Result, Status
 from benchmarks.trial import Overrides, check_buildable, specify
 from models import registry
 from models.names import UnknownName
@@ -119,13 +118,6 @@ def test_a_pending_result_is_none_until_it_is_promoted(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["result.json"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"git_com', b"\xff\xfe"])
-def test_a_torn_environment_is_an_unknown_one(tmp_path, content):
-    if content is not None:
-        (tmp_path / "env.json").write_bytes(content)
-    assert records.read_environment(tmp_path) == {}
-
-
 def test_a_result_reads_back_as_it_was_written(tmp_path):
     trial = specify("hidden_source", "rnn", 0, 2000, "cpu")
     folder = tmp_path / trial.id
@@ -142,41 +134,11 @@ def test_a_result_reads_back_as_it_was_written(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.jsonl", "result.json"]
 
 
-@given(st.data())
-def test_a_torn_or_altered_result_is_never_read_as_one(tmp_path_factory, data):
-    trial = specify("adding", "floor", 0, None, "cpu")
-    folder = tmp_path_factory.mktemp("run") / trial.id
-    folder.mkdir()
-    records.write_result(folder, result_of(trial, test={"mse": 0.5}))
-    whole = (folder / "result.json").read_bytes()
-    cut = data.draw(st.integers(0, len(whole) - 1))
-    (folder / "result.json").write_bytes(whole[:cut])
-    with pytest.raises(TornResult):
-        records.read_result(folder)
-
-
-@pytest.mark.parametrize("change", [{"schema": 99}, {"trial_id": "f" * 16}, {"status": "fine"}, {"curve_digest": "0"}])
-def test_a_result_that_disagrees_with_its_folder_or_schema_is_refused(tmp_path, change):
-    trial = specify("adding", "floor", 0, None, "cpu")
-    folder = tmp_path / trial.id
-    folder.mkdir()
-    records.write_result(folder, result_of(trial))
-    content = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(content | change))
-    with pytest.raises(TornResult):
-        records.read_result(folder)
-
-
 def test_a_number_that_json_cannot_hold_is_not_written(tmp_path):
     trial = specify("adding", "floor", 0, None, "cpu")
     with pytest.raises(ValueError, match="JSON compliant"):
         records.write_result(tmp_path, result_of(trial, test={"mse": float("nan")}))
     assert not (tmp_path / "result.json").exists()
-
-
-def test_a_torn_last_line_of_the_curve_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [row["step"] for row in records.read_curve(tmp_path)] == [1, 2]
 
 
 def test_the_code_digest_covers_what_can_change_a_result_and_no_registry():
@@ -201,6 +163,36 @@ def test_the_code_digest_changes_with_the_source(monkeypatch, tmp_path):
     after = provenance.code_digest("adding", "lstm")
     provenance.code_digest.cache_clear()
     assert after != before
+
+
+def digests_now():
+    provenance.code_digest.cache_clear()
+    datasets.files.cache_clear()
+    return {
+        task: provenance.code_digest(task, "lstm")
+        for task in ("adding", "co2", "spoken_digits", "digit_strings", "ecg")
+    }
+
+
+@pytest.fixture
+def fresh():
+    """Forgets digests before and after."""
+    yield
+    digests_now()
+
+
+def test_a_changed_data_file_makes_stale_what_was_made_from_it_and_nothing_else(fresh, monkeypatch, tmp_path):
+    before = digests_now()
+    rows = datasets.TABLE.read_text().splitlines(keepends=True)
+    changed = [re.sub("[0-9a-f]{64}", "0" * 64, row) if row.startswith("fsdd,") else row for row in rows]
+    (tmp_path / "datasets.csv").write_text("".join(changed))
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets, "TABLE", tmp_path / "datasets.csv")
+        after = digests_now()
+    assert {task for task in before if before[task] != after[task]} == {"spoken_digits", "digit_strings"}
+    monkeypatch.setattr(provenance, "version", lambda package: "0")
+    after = digests_now()
+    assert {task for task in before if before[task] != after[task]} == {"co2"}
 
 
 def test_the_environment_names_versions_and_machine():
