@@ -745,6 +745,7 @@ def test_exit_codes_of_export_and_import(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_suite_that_was_run_elsewhere_is_done_here_with_the_same_report(tmp_path: Path) -> None:
     suite = tmp_path / "tiny.yaml"
     suite.write_text(SUITE.replace("invented", "tiny").replace("[lstm, tcn, hmm, floor]", "[hmm, floor]"))
