@@ -449,7 +449,7 @@ def test_records_that_disagree_are_refused_though_every_checksum_is_right(packed
         (edit("spec.json", b'"parameter_budget": 20000', b'"parameter_budget": 20001'), "tell of different trials"),
         (edit("metrics.jsonl", b"50", b"51"), "metrics.jsonl is not the file this result was made with"),
         (edit("result.json", b'"status": "', b'"status": "x'), "Input should be 'ok'"),
-        (edit("result.json", b'"schema": 1', b'"schema": 2'), "schema 2, expected 1"),
+        (edit("result.json", b'"schema": 2', b'"schema": 3'), "schema 3, expected 2"),
         (edit("result.json", b"{", b""), "Invalid JSON|trailing"),
         (lambda files, folder: files.update({f"{folder}/env.json": b"[]"}), "env.json holds no names and values"),
         (lambda files, folder: files.update({f"{folder}/env.json": b"[" * 10**5}), "env.json: nested too deeply"),

@@ -114,7 +114,7 @@ def test_a_digit_that_flipped_is_noticed_though_the_file_is_still_a_result(copie
 
 
 @pytest.mark.parametrize(
-    "change", [{"schema": 99}, {"schema": 1}, {"trial_id": "f" * 16}, {"status": "fine"}, {"test": 3}]
+    "change", [{"schema": 99}, {"schema": 2.5}, {"trial_id": "f" * 16}, {"status": "fine"}, {"test": 3}]
 )
 def test_a_result_that_disagrees_with_its_folder_or_schema_is_refused(copied: Path, change: dict[str, object]) -> None:
     content = json.loads((copied / "result.json").read_text()) | change
