@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks.stamps import Stamp, stamp
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 
@@ -159,13 +160,49 @@ def read_environment(folder: Path) -> dict[str, Any]:
         return {}
 
 
+class _Read(NamedTuple):
+    """A result as it was read. stamps: of result.json and of metrics.jsonl, taken before either was read."""
+
+    stamps: tuple[Stamp | None, ...]
+    result: Result
+    digest: str
+
+
+_READ: dict[Path, _Read] = {}
+"""Run folder → what was read there last. A command asks for the same results many times, and reads each once."""
+
+
 def read_result(folder: Path) -> Result | None:
     """The folder's result; None where there is none. Raises TornResult if it cannot be trusted."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
+    known = _read(folder)
+    return known and known.result
+
+
+def result_digest(folder: Path) -> str | None:
+    """sha256 of the folder's result.json, None where there is none."""
     try:
-        result = _ADAPTER.validate_json(path.read_bytes())
+        known = _read(folder)
+    except TornResult:
+        return file_digest(folder / RESULT)
+    return known and known.digest
+
+
+def _read(folder: Path) -> _Read | None:
+    stamps = (stamp(folder / RESULT), stamp(folder / "metrics.jsonl"))
+    if stamps[0] is None:
+        return None
+    known = _READ.get(folder)
+    if known is None or known.stamps != stamps:
+        content = (folder / RESULT).read_bytes()
+        known = _Read(stamps, _validated(folder, content), hashlib.sha256(content).hexdigest())
+        _READ[folder] = known
+    return known
+
+
+def _validated(folder: Path, content: bytes) -> Result:
+    path = folder / RESULT
+    try:
+        result = _ADAPTER.validate_json(content)
     except ValidationError as error:
         raise TornResult(f"{path}: {error.errors()[0]['msg']}") from error
     if result.schema != SCHEMA:
