@@ -11,7 +11,6 @@ import pandas as pd
 
 from benchmarks import cost_tables
 from benchmarks.figures.drawing import styles
-from benchmarks.figures.report_figures import read_curves
 from benchmarks.records import Status
 from benchmarks.report_sections import Html, Study, paragraphs, table
 from benchmarks.tables import number
@@ -97,7 +96,7 @@ def shapes(study: Study) -> Html:
 
 def target_table(study: Study) -> Html:
     """What it takes to learn a task: sequences, seconds and FLOPs to nine tenths of the way from floor to ceiling."""
-    found = cost_tables.to_target(study.frame, read_curves(study.frame, study.results), study.costs)
+    found = cost_tables.to_target(study.frame, study.curves, study.costs)
     rows = [
         (
             *(row["task"], row["model"], f"{row['n_reached']} of {row['n']}"),

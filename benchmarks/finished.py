@@ -2,7 +2,8 @@
 
 results/<suite>/finished.json holds the closing table with a fingerprint of all that it follows from: the project's code, the
 suite's file and its tuned configurations, the trials' records, the report, what MLflow holds, the device and the terminal.
-Where one of them changed, the run looks at everything again.
+Where one of them changed, the run looks at everything again. Of the records, which may be thousands, only the stamps are
+looked at: results that were copied, with nothing changed in them, are looked at again too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from benchmarks.datasets import CARRIERS
 from benchmarks.machine import processor
+from benchmarks.stamps import stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ("result.json", "metrics.jsonl")
@@ -80,9 +82,11 @@ class Run:
 
     def _fingerprint(self, folder: Path, trials: Sequence[str]) -> str:
         digest = hashlib.sha256(repr([*trials, *self._surroundings()]).encode())
-        for path in self._files(folder, trials):
+        for path in self._files(folder):
             digest.update(str(path).encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
+        for trial in trials:
+            digest.update(repr([stamp(self.results / "runs" / trial / name) for name in RECORDS]).encode())
         return digest.hexdigest()
 
     def _surroundings(self) -> Iterator[object]:
@@ -97,7 +101,7 @@ class Run:
         yield from (os.environ.get("MLFLOW_TRACKING_URI"), (self.results / "mlflow.db").exists())
         yield from (console.width, console.is_terminal, console.color_system)
 
-    def _files(self, folder: Path, trials: Sequence[str]) -> Iterator[Path]:
+    def _files(self, folder: Path) -> Iterator[Path]:
         yield self._file()
         yield self._file().parent / "tuned" / f"{folder.name}.yaml"
         for package in ("models", "benchmarks"):
@@ -105,5 +109,3 @@ class Run:
         yield ROOT / "benchmarks" / "datasets.csv"
         yield from sorted((ROOT / "notebooks").glob("*.ipynb"))
         yield from (folder / name for name in OUTCOMES)
-        for trial in trials:
-            yield from (self.results / "runs" / trial / name for name in RECORDS)

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks.stamps import Stamp, stamp
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 
@@ -185,16 +186,49 @@ def parse_json(written: bytes) -> dict[str, Any]:
     return content
 
 
+class _Read(NamedTuple):
+    """A result as it was read. stamps: of result.json and of metrics.jsonl, taken before either was read."""
+
+    stamps: tuple[Stamp | None, ...]
+    result: Result
+    digest: str
+
+
+_READ: dict[Path, _Read] = {}
+"""Run folder → what was read there last. A command asks for the same results many times, and reads each once."""
+
+
 def read_result(folder: Path) -> Result | None:
     """The folder's result; None where there is none. Raises TornResult if it cannot be trusted."""
+    known = _read(folder)
+    return known and known.result
+
+
+def result_digest(folder: Path) -> str | None:
+    """sha256 of the folder's result.json, None where there is none."""
+    try:
+        known = _read(folder)
+    except TornResult:
+        return file_digest(folder / RESULT)
+    return known and known.digest
+
+
+def _read(folder: Path) -> _Read | None:
     path = folder / RESULT
+    stamps = (stamp(path), stamp(folder / CURVE))
+    known = _READ.get(folder)
+    if known is not None and known.stamps == stamps:
+        return known
     if folder.exists() and not folder.is_dir():
         raise TornResult(f"{folder}: a file where the run folder should be")
-    if not path.exists():
+    if stamps[0] is None:
         return None
     if not path.is_file():
         raise TornResult(f"{path}: not a file")
-    return parse_result(path.read_bytes(), path, folder.name, file_digest(folder / CURVE))
+    content = path.read_bytes()
+    result = parse_result(content, path, folder.name, file_digest(folder / CURVE))
+    _READ[folder] = _Read(stamps, result, hashlib.sha256(content).hexdigest())
+    return _READ[folder]
 
 
 def parse_result(written: bytes, where: Path, trial_id: str, curve_digest: str | None) -> Result:

@@ -47,8 +47,9 @@ def build(results: Path, suite: Suite, trials: list[Trial] | None = None) -> Pat
     """
     folder = results / suite.name
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_atomically(folder / "suite.json", _content(suite, suite.trials() if trials is None else trials))
-    tables.write_csv(open_study(results, suite.name).matrix, folder / "table.csv")
+    about = suite.trials() if trials is None else trials
+    records.write_atomically(folder / "suite.json", _content(suite, about))
+    tables.write_csv(tables.matrix(tables.frame(results, about)), folder / "table.csv")
     with tempfile.TemporaryDirectory() as scratch:
         executed = _execute(Path(scratch), results, suite.name)
         records.write_atomically(folder / "report.html", to_html(executed, f"rnnbench: {suite.name}"))
@@ -71,7 +72,7 @@ def _content(suite: Suite, trials: list[Trial]) -> str:
         {
             **{"name": suite.name, "description": suite.description, "expected": suite.expected},
             **{"parameter_budget": suite.parameter_budget, "state_budget": suite.state_budget},
-            "trials": [asdict(trial) for trial in trials],
+            "trials": [trial.specification for trial in trials],
             "tuned": asdict(suite.tuned) if suite.tuned else None,
         }
     )

@@ -15,6 +15,7 @@ import pandas as pd
 
 from benchmarks import cost_tables, overall, records, tables
 from benchmarks.figures.drawing import Style, seeds_text, styles
+from benchmarks.figures.report_figures import Curves, read_curves
 from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval
@@ -50,6 +51,10 @@ class Study:
     def field(self) -> Field:
         """The models that are compared over all tasks together."""
         return overall.field(self.frame)
+
+    @cached_property
+    def curves(self) -> Curves:
+        return read_curves(self.frame, self.results)
 
     @cached_property
     def look(self) -> dict[str, Style]:

@@ -75,7 +75,8 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
 
     chosen = load(suite)
     whole = chosen.trials(device=device)
-    trials = chosen.trials(asked.models, asked.tasks, asked.seeds, device)
+    narrowed = (asked.models, asked.tasks, asked.seeds)
+    trials = whole if narrowed == (None, None, None) else chosen.trials(*narrowed, device)
     if not trials:
         raise InvalidParameter(f"{chosen.file}: no grid has one of these models on one of these tasks")
     retry = retried(asked.retry)

@@ -147,17 +147,27 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
 
 def labels(trials: list[Trial]) -> Iterator[tuple[str, str]]:
     """Task and model of each trial, with the parameters that tell variants apart: a mean is over seeds alone."""
+    kinds = [
+        json.dumps(
+            [trial.task, trial.model, _settings(trial), dict(trial.task_parameters), bool(trial.tuned)], sort_keys=True
+        )
+        for trial in trials
+    ]
+    # Seeds tell nothing apart, so each kind is compared once: with every trial the work would grow with their square.
+    different = dict(zip(kinds, trials, strict=True))
     by_task: dict[str, list[dict[str, Any]]] = {}
     by_model: dict[tuple[str, str], list[Trial]] = {}
-    for trial in trials:
+    for trial in different.values():
         by_task.setdefault(trial.task, []).append(dict(trial.task_parameters))
         by_model.setdefault(_cell(trial), []).append(trial)
-    for trial in trials:
+    named = {}
+    for kind, trial in different.items():
         task = trial.task + _distinction(dict(trial.task_parameters), by_task[trial.task])
         rivals = by_model[_cell(trial)]
         alike = [rival for rival in rivals if bool(rival.tuned) == bool(trial.tuned)]
         tuned = TUNED if trial.tuned and len(alike) < len(rivals) else ""
-        yield task, trial.model + tuned + _distinction(_settings(trial), [_settings(rival) for rival in alike])
+        named[kind] = task, trial.model + tuned + _distinction(_settings(trial), [_settings(rival) for rival in alike])
+    return iter([named[kind] for kind in kinds])
 
 
 TUNED = " tuned"

@@ -143,7 +143,7 @@ class Store:
     def log(self, trial: Trial, result: Result) -> bool:
         """Makes the trial's run what its folder says; whether there was anything to do."""
         folder = records.run_folder(self.results, trial.id)
-        digest = records.file_digest(folder / "result.json") or ""
+        digest = records.result_digest(folder) or ""
         old = self.children.get(trial.id)
         if old is not None:
             if old[1] == digest:
@@ -317,7 +317,7 @@ class Tracker:
 
     def is_logged(self, trial: Trial) -> bool:
         """Whether the store holds the trial's result as it is: a look at one small file and at the ledger."""
-        digest = records.file_digest(records.run_folder(self.results, trial.id) / "result.json")
+        digest = records.result_digest(records.run_folder(self.results, trial.id))
         return digest is None or self.ledger.logged.get(trial.id) == digest
 
     def close(self) -> str | None:

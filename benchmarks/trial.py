@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,11 +57,16 @@ class Trial:
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits."""
-        specification = asdict(self)
+        specification = self.specification
         if self.mode != "timing":
             del specification["timing"], specification["machine"]
         canonical = json.dumps(specification, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """Field → value; not copied as `asdict` does it, which takes ten times as long."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def title(self) -> str:

@@ -19,7 +19,9 @@ def tuning(study: Study) -> Html | None:
         return None
     columns = ("task", "model", "default", "tuned", "change", "what was changed", "trials that failed")
     values = finished(study.frame)
-    on_test = [_on_test(study, each, values) for each in found.studies]
+    labelled = zip(study.frame["task"], study.frame["model"], strict=True)
+    kinds = dict(zip(labelled, study.trials, strict=True))  # seeds are alike
+    on_test = [_on_test(kinds, each, values) for each in found.studies]
     shown = set(on_test) != {"–"}
     body = table(
         (*columns, "test: tuned − default") if shown else columns,
@@ -35,11 +37,13 @@ def _row(each: Tuned) -> tuple[object, ...]:
     return (*each.labels, each.default, each.tuned, change, each.told, failed)
 
 
-def _on_test(study: Study, each: Tuned, values: Mapping[tuple[str, str], Mapping[int, float]]) -> str:
+def _on_test(
+    kinds: Mapping[tuple[str, str], Trial], each: Tuned, values: Mapping[tuple[str, str], Mapping[int, float]]
+) -> str:
     """What tuning moved of the metric on test, paired by seed; a dash where the suite does not run both configurations.
 
-    values: as `tables.finished` gives them."""
-    for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):
+    kinds: task and model, as labelled → one of the trials. values: as `tables.finished` gives them."""
+    for (task, model), trial in kinds.items():
         default = with_defaults(model)
         if default is None or not _is_of(trial, each) or not values.get((task, default)):
             continue

@@ -19,6 +19,13 @@ GOALS = {"japanese_vowels": 0.99, "adding": 1e-5, "recall": 1.0, "parity": 1.0, 
 FLOORS = {"japanese_vowels": 0.238, "adding": 1 / 6, "recall": 0.125, "parity": 0.5, "hidden_source": 1.37, "co2": 2.0}
 
 
+def floor_and_goal(trial: Trial) -> tuple[float, float]:
+    """Of the task's primary metric; invented for tasks without an entry above."""
+    metric = tasks.task(trial.task, trial.task_parameters).metrics[0]
+    invented = (0.2, 1.0) if metric.direction == "higher" else (1.0, 0.1)
+    return FLOORS.get(trial.task, invented[0]), GOALS.get(trial.task, invented[1])
+
+
 def trials(models: tuple[str, ...] = MODELS, names: tuple[str, ...] = TASKS, n_seeds: int = 3) -> list[Trial]:
     return [specify(task, model, seed, 20_000, "cpu") for task in names for model in models for seed in range(n_seeds)]
 
@@ -31,14 +38,16 @@ def skill_of(trial: Trial) -> float:
     return min(1.0, max(0.0, level + random.Random(trial.id).gauss(0, 0.02)))
 
 
-def write_run(results: Path, trial: Trial, skill: float | None = None, **changes: Any) -> Result:
+def write_run(
+    results: Path, trial: Trial, skill: float | None = None, n_validations: int = 10, **changes: Any
+) -> Result:
     """A finished trial, as good as ``skill`` says; ``changes`` replace fields of its result."""
     folder = records.run_folder(results, trial.id)
     folder.mkdir(parents=True, exist_ok=True)
     skill = skill_of(trial) if skill is None else skill
-    floor, goal = FLOORS[trial.task], GOALS[trial.task]
+    floor, goal = floor_and_goal(trial)
     value = floor * (goal / floor) ** skill
-    steps = [50 * k for k in range(1, 11)] if trial.model not in ("hmm", "floor") else [0]
+    steps = [50 * k for k in range(1, n_validations + 1)] if trial.model not in ("hmm", "floor") else [0]
     rows = [_row(step, floor + (value - floor) * (k + 1) / len(steps), skill) for k, step in enumerate(steps)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _write_environment(folder)

@@ -156,7 +156,8 @@ def test_processes_go_round_over_the_models():
 
 def test_curves_against_time_are_those_against_steps_times_the_timed_step(tmp_path, planned):
     frame, costs = tables.frame(tmp_path, planned), cost_tables.costs(cost_tables.runs(tmp_path, planned))
-    figure = report_figures.learning_costs(frame, tmp_path, costs)
+    curves = read_curves(frame, tmp_path)
+    figure = report_figures.learning_costs(frame, curves, costs)
     seconds, operations = figure.axes
     colours = {line.get_color() for line in seconds.lines}
     assert colours >= {style.colour for style in styles(frame).values()}
@@ -164,4 +165,4 @@ def test_curves_against_time_are_those_against_steps_times_the_timed_step(tmp_pa
     assert seconds.get_xlim()[1] == pytest.approx(500 * slowest)
     assert operations.get_xlim()[1] == pytest.approx(500 * costs["training_flops"].max() / 1e9)
     assert figure.get_suptitle().startswith("In training time, lstm is first")
-    assert "timed" in report_figures.learning_costs(frame, tmp_path, costs[:0]).get_suptitle()
+    assert "timed" in report_figures.learning_costs(frame, curves, costs[:0]).get_suptitle()

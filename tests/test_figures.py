@@ -31,7 +31,7 @@ def draw_all(frame, results):
         report_figures.status_overview(frame),
         report_figures.scores(frame, matrix),
         report_figures.score_against(matrix, list(report_figures.COSTS)),
-        report_figures.learning_curves(frame, results),
+        report_figures.learning_curves(frame, report_figures.read_curves(frame, results)),
         report_figures.length_sweep(frame),
     ]
     for figure in drawn:
@@ -114,7 +114,8 @@ def test_the_message_names_the_model_that_learns_first(tmp_path):
     planned = trials(("lstm", "gru"), ("recall",), 2)
     for trial in planned:
         write_run(tmp_path, trial, 0.999 if trial.model == "gru" else 0.1)
-    figure = report_figures.learning_curves(tables.frame(tmp_path, planned), tmp_path)
+    frame = tables.frame(tmp_path, planned)
+    figure = report_figures.learning_curves(frame, report_figures.read_curves(frame, tmp_path))
     assert figure.get_suptitle().startswith("In steps, gru is first")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +27,9 @@ from benchmarks.figures.drawing import (
     trained_span,
 )
 from benchmarks.records import Status
+
+Curves = Mapping[tuple[str, str], pd.DataFrame]
+"""(task, model) → validation metric, steps × seeds."""
 
 
 def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
@@ -126,9 +129,8 @@ def score_against(matrix: pd.DataFrame, costs: Sequence[str]) -> Drawing:
     return figure
 
 
-def learning_curves(frame: pd.DataFrame, results: Path) -> Drawing:
+def learning_curves(frame: pd.DataFrame, curves: Curves) -> Drawing:
     """A panel per task: validation metric against optimiser steps, median over seeds with their range."""
-    curves = read_curves(frame, results)
     tasks = [task for task in dict.fromkeys(frame["task"]) if any(key[0] == task for key in curves)]
     if not tasks:
         return message("No trial has a learning curve yet.")
@@ -145,12 +147,11 @@ def learning_curves(frame: pd.DataFrame, results: Path) -> Drawing:
     return figure
 
 
-def learning_costs(frame: pd.DataFrame, results: Path, costs: pd.DataFrame) -> Drawing:
+def learning_costs(frame: pd.DataFrame, curves: Curves, costs: pd.DataFrame) -> Drawing:
     """Two panels per task that has timing trials: validation metric against the time and the operations of its steps.
 
     costs: as `benchmarks.cost_tables.costs` has them. A step's time is its median where nothing else ran.
     """
-    curves = read_curves(frame, results)
     step = costs[costs["training_step_s"].notna()].set_index(["task", "model"])[["training_step_s", "training_flops"]]
     prices = {key: row for key, row in step.iterrows() if key in curves}
     tasks = list(dict.fromkeys(task for task, _ in prices))
@@ -191,7 +192,7 @@ def _curves(ax: Axes, own: dict[str, pd.DataFrame], rows: pd.DataFrame, look: di
     head(ax, f"{rows['task'].iloc[0]}: {rows['direction'].iloc[0]} is better", x, metric)
 
 
-def _fastest(frame: pd.DataFrame, curves: dict[tuple[str, str], pd.DataFrame], tasks: list[str]) -> str:
+def _fastest(frame: pd.DataFrame, curves: Curves, tasks: list[str]) -> str:
     """The message of the learning curves: who is first past nine tenths of the way from floor to ceiling."""
     first: Counter[str] = Counter()
     for task in tasks:
@@ -222,8 +223,8 @@ def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[fl
     return steps[-1], middle[-1]
 
 
-def read_curves(frame: pd.DataFrame, results: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    """(task, model) → validation metric, steps × seeds. A seed that stopped early keeps its last value to the end."""
+def read_curves(frame: pd.DataFrame, results: Path) -> Curves:
+    """From the run folders of the trials that finished. A seed that stopped early keeps its last value to the end."""
     series: dict[tuple[str, str], dict[int, pd.Series]] = {}
     for trial in tables.usable(frame).itertuples():
         rows = records.read_curve(records.run_folder(results, trial.trial_id))
