@@ -47,6 +47,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Executor(StrEnum):
+    """Who runs trials."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="a suite's name, or the path of a suite's YAML file")]
 Results = Annotated[Path, typer.Option(help="the folder that holds every result")]
 OnDevice = Annotated[Device, typer.Option(help="where trials run; auto is a GPU where torch sees one")]
@@ -130,10 +137,22 @@ def run(
     results: Results = RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="build the HTML report at the end")] = True,
+    executor: Annotated[
+        Executor, typer.Option(help="who runs trials: this machine, or the nodes of a Ray cluster")
+    ] = Executor.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="of the Ray cluster; default: RAY_ADDRESS, or one that runs on this machine, or a new one for this run",
+        ),
+    ] = None,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
+    if address is not None and executor is not Executor.RAY:
+        _stop("--address: names a Ray cluster, which only --executor ray uses", USAGE)
     asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report)
-    outcome = complete(suite, device.value, Options(results, workers), asked)
+    outcome = complete(suite, device.value, Options(results, workers, executor.value, address), asked)
     if outcome is not None:
         _show(outcome)
 

@@ -47,6 +47,10 @@ class Progress:
             self._bar.console.print(line, style="red", markup=False, highlight=False)
         self._bar.advance(self._task)
 
+    def say(self, sentence: str) -> None:
+        """Prints what happened to no single trial above the bar."""
+        self._bar.console.print(sentence, style="yellow", markup=False, highlight=False)
+
 
 def closing_table(trials: list[Trial], results: Path) -> tuple[str, int]:
     """The matrix and the counts by status, as the terminal takes them; and how many trials failed or have no result."""

@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks import provenance
 from benchmarks.execution import fork_kernel
@@ -46,6 +46,28 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 class StorageError(RuntimeError):
     """The results folder cannot be written."""
+
+
+class ClusterError(RuntimeError):
+    """What runs trials elsewhere cannot be reached, or cannot run what is left; the message says why and how to mend it."""
+
+
+class Rows(Protocol):
+    """The rows of a run, and whether it is to stop: all that who runs trials elsewhere needs.
+
+    digests: trial id → digest of the code. stopped_by: the signal after which nothing new begins; kill: nor goes on.
+    """
+
+    digests: Mapping[str, str]
+    results: Path
+    stopped_by: signal.Signals | None
+    kill: bool
+
+    def record(self, trial: Trial, status: Status, reason: str) -> Result:
+        """Writes the row of a trial that gave no numbers."""
+
+    def note(self, trial: Trial, result: Result) -> Result:
+        """Adds a row that lies in its run folder."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,7 @@ def run(
     notebook: Path | None = None,
     deadline_s: float | None = None,
     forked: bool | None = None,
+    elsewhere: Callable[[Rows, Sequence[Trial]], None] | None = None,
 ) -> Summary:
     """Runs what has no valid result.
 
@@ -88,7 +111,8 @@ def run(
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. forked: whether kernels are
-    forked; None: where the platform allows it.
+    forked; None: where the platform allows it. elsewhere: what runs the trials that measure no cost, and adds their rows;
+    None: workers on this machine, which measures cost in any case.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -104,7 +128,11 @@ def run(
                 digests, results, on_result, notebook and notebook.resolve(), deadline_s, Path(scratch), _forked(forked)
             )
             with supervisor.listening():
-                supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers or cores())
+                untimed = [trial for trial in found.to_run if trial.mode != "timing"]
+                if elsewhere is None:
+                    supervisor.work(untimed, workers or cores())
+                else:
+                    elsewhere(supervisor, [trial for trial in untimed if not supervisor.skipped(trial)])
                 timed = round_robin(trial for trial in found.to_run if trial.mode == "timing")
                 if timed and not supervisor.stopped_by:
                     before_timing()
@@ -197,7 +225,7 @@ class _Supervisor:
         self.stopped_by = signal.Signals(signum)
 
     def work(self, trials: Sequence[Trial], workers: int) -> None:
-        queue = deque(trial for trial in trials if not self._skipped(trial))
+        queue = deque(trial for trial in trials if not self.skipped(trial))
         if not queue:
             return
         context = _context(self.forked)
@@ -220,13 +248,13 @@ class _Supervisor:
         if storage_failed:
             raise OSError(None, "a trial could not write its run folder; is the disk full or read-only?")
 
-    def _skipped(self, trial: Trial) -> bool:
+    def skipped(self, trial: Trial) -> bool:
         reason = refusal(trial)
         if reason is None:
             return False
         folder = run_folder(self.results, trial.id)
         fresh_folder(folder)
-        self._record(trial, Status.SKIPPED, reason)
+        self.record(trial, Status.SKIPPED, reason)
         return True
 
     def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
@@ -257,14 +285,14 @@ class _Supervisor:
             result = read_result(folder)
         except TornResult as error:
             quarantine(self.results, trial.id)
-            return self._record(trial, Status.INCOMPLETE, str(error))
+            return self.record(trial, Status.INCOMPLETE, str(error))
         if result is not None and result.status in (Status.OK, Status.TIMEOUT):
-            return self._note(trial, result)
+            return self.note(trial, result)
         if self.kill:
-            return self._record(trial, Status.INTERRUPTED, "the run was stopped")
+            return self.record(trial, Status.INTERRUPTED, "the run was stopped")
         if ended.sent:
             last = ESCALATION[ended.sent - 1][1].name
-            return self._record(trial, Status.TIMEOUT, f"the trial passed its deadline; ended by {last}")
+            return self.record(trial, Status.TIMEOUT, f"the trial passed its deadline; ended by {last}")
         if result is None:
             assert exitcode is not None
             status = Status.KERNEL_DIED if exitcode < 0 else Status.INFRA_ERROR
@@ -275,19 +303,19 @@ class _Supervisor:
         if result.status == Status.INFRA_ERROR and self.tries[trial.id] < TRIES and not self.stopped_by:
             return None
         write_result(folder, result)
-        return self._note(trial, result)
+        return self.note(trial, result)
 
     def _row(self, trial: Trial, status: Status, reason: str) -> Result:
         return failure(trial, status, reason, self.digests[trial.id])
 
-    def _record(self, trial: Trial, status: Status, reason: str) -> Result:
+    def record(self, trial: Trial, status: Status, reason: str) -> Result:
         folder = run_folder(self.results, trial.id)
         folder.mkdir(parents=True, exist_ok=True)
         result = self._row(trial, status, reason)
         write_result(folder, result)
-        return self._note(trial, result)
+        return self.note(trial, result)
 
-    def _note(self, trial: Trial, result: Result) -> Result:
+    def note(self, trial: Trial, result: Result) -> Result:
         self.rows.append(result)
         self.on_result(trial, result)
         return result
