@@ -41,7 +41,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 def _connect(address: str | None) -> None:
     try:
-        found = services.canonicalize_bootstrap_address(address)
+        found = services.canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # it takes None too
         if found is not None:
             ray.init(found, **SILENT)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
