@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -21,14 +23,14 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import provenance
+from benchmarks import execution, provenance
 from benchmarks.execution import ray_node, supervisor
 from benchmarks.execution.packing import Unusable, pack, unpack
 from benchmarks.execution.plan import plan
 from benchmarks.execution.ray_node import Facts, refusals
 from benchmarks.execution.supervisor import ClusterError
 from benchmarks.parameters import InvalidParameter
-from benchmarks.records import Result, Status, read_result, run_folder, write_result
+from benchmarks.records import Result, Status, failure, read_result, run_folder, write_result
 from benchmarks.running import Options, code_digests, supervise
 from benchmarks.trial import Overrides, Trial, specify
 from models import registry
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 pytest.importorskip("ray")
+from ray.exceptions import WorkerCrashedError
+
+from benchmarks.execution import ray_cluster
 
 
 def lstm(seed: int) -> Trial:
@@ -138,8 +143,9 @@ def test_a_machine_says_which_data_it_lacks(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in sys.modules if name.startswith("benchmarks.execution.ray_c")]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("ray_cluster", "ray_connection"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.execution.{name}")
+        monkeypatch.delattr(execution, name)
     monkeypatch.setitem(sys.modules, "ray", None)
     trial = lstm(0)
     found = plan([trial], digests([trial]), tmp_path)
@@ -177,7 +183,8 @@ def cluster(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     short = tempfile.mkdtemp(prefix="rnnbench-ray-")  # a socket's path may have 107 bytes
     monkeypatch.setenv("RAY_TMPDIR", short)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plugin), str(Path(faulty.__file__).parent)]))
+    path = [str(plugin), str(Path(faulty.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
     started = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False, "no_monitor": True})
     started.add_node(**node)
@@ -187,15 +194,85 @@ def cluster(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 def test_nothing_is_asked_of_a_cluster_where_nothing_is_left_to_run(tmp_path: Path) -> None:
-    from benchmarks.execution import ray_cluster
-
     elsewhere = partial(ray_cluster.work, address="nowhere:1", workers=None, say=pytest.fail)
     assert supervisor.run([], {}, tmp_path, elsewhere=elsewhere).results == []
 
 
-def run_on(cluster: Cluster, trials: list[Trial], results: Path, say: Callable[[str], None]) -> list[Result]:
-    from benchmarks.execution import ray_cluster
+@dataclass
+class Recorded:
+    """The rows of a run, kept in memory."""
 
+    digests: Mapping[str, str]
+    results: Path
+    stopped_by: signal.Signals | None = None
+    kill: bool = False
+    rows: list[Result] = field(default_factory=list)
+
+    def record(self, trial: Trial, status: Status, reason: str) -> Result:
+        return self.note(trial, failure(trial, status, reason, self.digests[trial.id]))
+
+    def note(self, trial: Trial, result: Result) -> Result:
+        self.rows.append(result)
+        return result
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ray_cluster._Cluster:
+    """One on a cluster of two nodes that are not there."""
+    trials, said = [lstm(0), lstm(1)], []  # type: ignore[var-annotated]
+    rows = Recorded(digests(trials), tmp_path)
+    made = ray_cluster._Cluster(rows, trials, None, said.append, facts_of(trials), deque(trials))
+    for name in "ab":
+        made.nodes[name] = ray_cluster._Node(name, f"node {name}", {"cpu": 1, "cuda": 0}, refused={})
+    return made
+
+
+def test_a_trial_lost_three_times_is_an_infra_error_and_never_the_models_fault(
+    run: ray_cluster._Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(ref: object) -> bytes:
+        raise WorkerCrashedError
+
+    monkeypatch.setattr(ray_cluster.ray, "get", lost)
+    trial, node = run.trials[0], run.nodes["a"]
+    for n_lost in range(1, 4):
+        run.queue.remove(trial)
+        assert not run.rows.rows  # type: ignore[attr-defined]
+        node.busy["cpu"], node.refused = 1, {}
+        run.running["ref"] = ray_cluster._Running(trial, node)  # type: ignore[index]
+        run._collect("ref")  # type: ignore[arg-type]
+        assert node.refused is None and node.busy["cpu"] == 0
+        assert (trial in run.queue) is (n_lost < 3)
+    (row,) = run.rows.rows  # type: ignore[attr-defined]
+    assert row.status == Status.INFRA_ERROR and "broke off 3 times, the last time on node a" in row.reason
+
+
+def test_data_that_one_node_draws_otherwise_are_not_taken(run: ray_cluster._Cluster) -> None:
+    trial = lstm(0)
+    result = Result(trial.id, {}, Status.OK, "digest", data_digest="1")
+    run.check_data(trial, result, "on node a")
+    run.check_data(trial, result, "on node b")
+    run.check_data(lstm(1), replace(result, data_digest="2"), "on node b")
+    with pytest.raises(Unusable, match="adding, seed 0, came out as other data on node b than on node a"):
+        run.check_data(trial, replace(result, data_digest="2"), "on node b")
+
+
+def test_where_no_node_takes_what_is_left_the_sentence_says_why(run: ray_cluster._Cluster) -> None:
+    for node in run.nodes.values():
+        node.refused = {trial.id: f"has torch 1.{node.id}" for trial in run.trials}
+    sentence = run._nobody(run.queue[0])
+    assert "2 trials are left that no node takes, such as lstm on adding, seed 0" in sentence
+    assert "node a has torch 1.a; node b has torch 1.b" in sentence
+
+
+def test_a_node_takes_one_trial_per_core_and_none_on_a_gpu_that_it_lacks(run: ray_cluster._Cluster) -> None:
+    node, trial = run.nodes["a"], run.trials[0]
+    assert node.takes(trial) and not node.takes(replace(trial, device="cuda"))
+    node.busy["cpu"] = 1
+    assert not node.takes(trial)
+
+
+def run_on(cluster: Cluster, trials: list[Trial], results: Path, say: Callable[[str], None]) -> list[Result]:
     elsewhere = partial(ray_cluster.work, address=cluster.address, workers=None, say=say)
     return supervisor.run(trials, digests(trials), results, elsewhere=elsewhere).results
 
@@ -299,8 +376,6 @@ def test_ctrl_c_drains_twice_or_sigterm_kills_and_nothing_goes_on_on_the_nodes(
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("default")
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    from benchmarks.execution import ray_cluster
-
     elsewhere = partial(ray_cluster.work, address="127.0.0.1:1", workers=None, say=pytest.fail)
     with pytest.raises(ClusterError, match=r"at 127\.0\.0\.1:1 cannot be used"):
         supervisor.run([lstm(0)], digests([lstm(0)]), tmp_path, elsewhere=elsewhere)

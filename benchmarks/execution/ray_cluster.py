@@ -236,6 +236,7 @@ class _Cluster:
 
 
 def _cause(error: Exception) -> str:
-    """In one line, without the stack of the other machine."""
+    """Its first sentence, without the stack of the other machine."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+    sentence = " ".join(str(cause).split()).split(". ")[0]
+    return f"{type(cause).__name__}: {sentence[:300]}"

@@ -31,9 +31,11 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _connect(address)
-        for signum, handler in handlers.items():  # Ray puts its own in their place
-            signal.signal(signum, handler)
+        try:
+            _connect(address)
+        finally:
+            for signum, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(signum, handler)
         yield
     finally:
         ray.shutdown()
