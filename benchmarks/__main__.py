@@ -48,6 +48,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Executor(StrEnum):
+    """Who runs trials."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="a suite's name, or the path of a suite's YAML file")]
 Results = Annotated[Path, typer.Option(help="the folder that holds every result")]
 OnDevice = Annotated[Device, typer.Option(help="where trials run; auto is a GPU where torch sees one")]
@@ -140,10 +147,22 @@ def run(
             metavar="[=STATUS,…]", help="try failed trials again; =timeout,oom_cpu: only those with these statuses"
         ),
     ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="who runs trials: this machine, or the nodes of a Ray cluster")
+    ] = Executor.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="of the Ray cluster; default: RAY_ADDRESS, or one that runs on this machine, or a new one for this run",
+        ),
+    ] = None,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
+    if address is not None and executor is not Executor.RAY:
+        _stop("--address: names a Ray cluster, which only --executor ray uses", USAGE)
     asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report, _names(retry_failed) or ())
-    outcome = complete(suite, device.value, Options(results, workers), asked)
+    outcome = complete(suite, device.value, Options(results, workers, executor.value, address), asked)
     if outcome is not None:
         _show(outcome)
 

@@ -137,12 +137,16 @@ def _source(module: str) -> Path:
     return Path(spec.origin)
 
 
+def versions() -> dict[str, str]:
+    """Of each of `PACKAGES`."""
+    return {name: version(name) for name in PACKAGES}
+
+
 def environment() -> dict[str, str | int | bool | None]:
     """Versions, commit and machine, for env.json and the report."""
-    packages = {f"version_{name}": version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
-        **packages,
+        **{f"version_{name}": number for name, number in versions().items()},
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "processor": processor(),

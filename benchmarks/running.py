@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -36,10 +38,12 @@ class Stopped(RuntimeError):
 
 
 class Options(NamedTuple):
-    """Where and how wide to run."""
+    """Where and how wide to run. executor: "local", or "ray" for the nodes of a Ray cluster, whose head has the address."""
 
     results: Path
     workers: int | None
+    executor: str = "local"
+    address: str | None = None
 
 
 class Narrowed(NamedTuple):
@@ -144,6 +148,7 @@ def supervise(
     from benchmarks.execution import supervisor
     from benchmarks.execution.display import Progress
 
+    cluster = _ray_cluster() if options.executor == "ray" else None
     for trial, reason in found.torn:
         typer.echo(f"torn result of {trial.title}, moved to {options.results / 'quarantine'}: {reason}", err=True)
     try:
@@ -157,6 +162,10 @@ def supervise(
                     submit(trial, result)
                 progress.advance(trial, result)
 
+            elsewhere = None
+            if cluster is not None:
+                told = {"say": progress.say, "earlier": found.done}
+                elsewhere = partial(cluster.work, address=options.address, workers=options.workers, **told)
             run = supervisor.run(
                 trials,
                 digests,
@@ -164,17 +173,29 @@ def supervise(
                 options.workers,
                 on_result=note,
                 on_reused=submit,
-                on_warning=progress.warn,
+                on_warning=progress.say,
                 before_timing=before_timing,
                 retry=retry,
+                elsewhere=elsewhere,
             )
         for trial, result in timed:
             submit(trial, result)
         if run.packing is not None:
             typer.echo(f"The workers had a trial in {run.packing:.0%} of their time, timing trials left out")
         return run
-    except supervisor.StorageError as error:
+    except (supervisor.StorageError, supervisor.ClusterError) as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
+
+
+def _ray_cluster() -> ModuleType:
+    """The module that runs trials on a Ray cluster. Raises InvalidParameter where Ray, an optional package, is missing."""
+    try:
+        from benchmarks.execution import ray_cluster
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(
+            "--executor ray needs ray, which is not installed: pip install 'rnnbench[cluster]'"
+        ) from error
+    return ray_cluster
 
 
 def _refresh_report(suite: Suite, trials: list[Trial], results: Path) -> Path:

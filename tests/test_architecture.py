@@ -48,6 +48,7 @@ def test_tasks_know_no_model():
         ("mlflow", {"benchmarks/tracking.py"}),
         ("papermill", {"benchmarks/execution/", "benchmarks/report.py"}),
         ("optuna", {"benchmarks/tuning.py"}),
+        ("ray", {"benchmarks/execution/"}),
         ("hmmlearn", {"models/", "benchmarks/execution/preload.py"}),
     ],
 )

@@ -40,16 +40,16 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def warn(self, text: str) -> None:
-        """A line above the bar about what is still running."""
-        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
-
     def advance(self, trial: Trial, result: Result) -> None:
         """Counts one trial as done."""
         if result.status not in _GOOD:
             line = f"{result.status}: {trial.title} ({trial.id}): {result.reason}"
             self._bar.console.print(line, style="red", markup=False, highlight=False)
         self._bar.advance(self._task)
+
+    def say(self, sentence: str) -> None:
+        """Prints what happened to no single trial above the bar."""
+        self._bar.console.print(sentence, style="yellow", markup=False, highlight=False)
 
 
 def closing_table(trials: list[Trial], results: Path) -> tuple[str, int]:

@@ -24,7 +24,7 @@ from multiprocessing.forkserver import _forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks import provenance
 from benchmarks.execution import fork_kernel
@@ -62,6 +62,28 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 class StorageError(RuntimeError):
     """The results folder cannot be written."""
+
+
+class ClusterError(RuntimeError):
+    """What runs trials elsewhere cannot be reached, or cannot run what is left; the message says why and how to mend it."""
+
+
+class Rows(Protocol):
+    """The rows of a run, and whether it is to stop: all that who runs trials elsewhere needs.
+
+    digests: trial id → digest of the code. stopped_by: the signal after which nothing new begins; kill: nor goes on.
+    """
+
+    digests: Mapping[str, str]
+    results: Path
+    stopped_by: signal.Signals | None
+    kill: bool
+
+    def record(self, trial: Trial, status: Status, reason: str) -> Result:
+        """Writes the row of a trial that gave no numbers."""
+
+    def note(self, trial: Trial, result: Result) -> Result:
+        """Adds a row that lies in its run folder."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,7 @@ def run(
     forked: bool | None = None,
     retry: Set[Status] = frozenset(),
     on_warning: Callable[[str], None] = lambda text: None,
+    elsewhere: Callable[[Rows, Sequence[Trial]], None] | None = None,
 ) -> Summary:
     """Runs what has no valid result.
 
@@ -115,7 +138,8 @@ def run(
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
     no sign of life. forked: whether kernels are forked; None: where the platform allows it. retry: statuses of earlier results
-    that shall be tried again. on_warning: called with a sentence about a trial that is still running.
+    that shall be tried again. on_warning: called with a sentence about a trial that is still running. elsewhere: what runs the
+    trials that measure no cost, and adds their rows; None: workers on this machine, which measures cost in any case.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -140,7 +164,12 @@ def run(
                 expected=Expected(found.done),
             )
             with supervisor.listening():
-                packing = supervisor.work([trial for trial in found.to_run if trial.mode != "timing"], workers)
+                untimed = [trial for trial in found.to_run if trial.mode != "timing"]
+                packing = None
+                if elsewhere is None:
+                    packing = supervisor.work(untimed, workers)
+                else:
+                    elsewhere(supervisor, [trial for trial in untimed if not supervisor.skipped(trial)])
                 timed = [trial for trial in found.to_run if trial.mode == "timing"]
                 if timed and not supervisor.stopped_by:
                     before_timing()
@@ -249,7 +278,7 @@ class _Supervisor:
 
     def work(self, trials: Sequence[Trial], workers: int | None) -> float | None:
         """Runs trials, so many at a time; the share of the workers' time in which they had one, None where there was none."""
-        todo = [trial for trial in trials if not self._skipped(trial)]
+        todo = [trial for trial in trials if not self.skipped(trial)]
         if not todo:
             return None
         queue = Queue(todo, self.expected)
@@ -281,13 +310,13 @@ class _Supervisor:
             raise OSError(None, "a trial could not write its run folder; is the disk full or read-only?")
         return (self.busy_s - busy_before) / ((time.monotonic() - started) * workers)
 
-    def _skipped(self, trial: Trial) -> bool:
+    def skipped(self, trial: Trial) -> bool:
         reason = refusal(trial)
         if reason is None:
             return False
         folder = run_folder(self.results, trial.id)
         fresh_folder(folder)
-        self._record(trial, Status.SKIPPED, reason)
+        self.record(trial, Status.SKIPPED, reason)
         return True
 
     def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
@@ -320,14 +349,14 @@ class _Supervisor:
             result = read_result(folder)
         except TornResult as error:
             quarantine(self.results, trial.id)
-            return self._record(trial, Status.INCOMPLETE, str(error))
+            return self.record(trial, Status.INCOMPLETE, str(error))
         if result is not None and result.status in (Status.OK, Status.TIMEOUT):
-            return self._note(trial, result)
+            return self.note(trial, result)
         if self.kill:
-            return self._record(trial, Status.INTERRUPTED, "the run was stopped")
+            return self.record(trial, Status.INTERRUPTED, "the run was stopped")
         if ended.sent:
             last = ESCALATION[ended.sent - 1][1].name
-            return self._record(trial, Status.TIMEOUT, f"{ended.late}; ended by {last}")
+            return self.record(trial, Status.TIMEOUT, f"{ended.late}; ended by {last}")
         if result is None:
             assert exitcode is not None
             status = Status.KERNEL_DIED if exitcode < 0 else Status.INFRA_ERROR
@@ -338,20 +367,20 @@ class _Supervisor:
         if result.status == Status.INFRA_ERROR and self.tries[trial.id] < TRIES and not self.stopped_by:
             return None
         write_result(folder, result)
-        return self._note(trial, result)
+        return self.note(trial, result)
 
     def _row(self, trial: Trial, status: Status, reason: str) -> Result:
         curve = read_curve(run_folder(self.results, trial.id))
         return failure(trial, status, reason, self.digests[trial.id], curve)
 
-    def _record(self, trial: Trial, status: Status, reason: str) -> Result:
+    def record(self, trial: Trial, status: Status, reason: str) -> Result:
         folder = run_folder(self.results, trial.id)
         folder.mkdir(parents=True, exist_ok=True)
         result = self._row(trial, status, reason)
         write_result(folder, result)
-        return self._note(trial, result)
+        return self.note(trial, result)
 
-    def _note(self, trial: Trial, result: Result) -> Result:
+    def note(self, trial: Trial, result: Result) -> Result:
         self.rows.append(result)
         self.expected.learn(trial, result)
         self.on_result(trial, result)
