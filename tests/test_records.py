@@ -202,7 +202,7 @@ def test_plan_table_and_report_go_on_over_damaged_folders_and_count_them(tmp_pat
     for figure in (
         report_figures.status_overview(frame),
         report_figures.scores(frame, tables.matrix(frame)),
-        report_figures.learning_curves(frame, tmp_path),
+        report_figures.learning_curves(frame, report_figures.read_curves(frame, tmp_path)),
     ):
         figure.draw_without_rendering()
     timed = cost_tables.runs(tmp_path, [replace(trial, mode="timing") for trial in planned])
