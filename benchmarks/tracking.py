@@ -18,16 +18,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks import records, tables
-from benchmarks.records import Result, Status
-from benchmarks.timing import Cost
+from benchmarks import records, tables, tracked
+from benchmarks.records import Result
 from benchmarks.trial import Trial
 from models import registry as models
 
@@ -152,13 +151,13 @@ class Store:
         end = int((folder / "result.json").stat().st_mtime * 1000)
         start = end - int(1000 * sum(result.seconds.values()))
         parent = self._parent(trial, start)
-        tags = _tags(trial, result, folder) | {"mlflow.parentRunId": parent, "kind": "trial"}
+        tags = tracked.tags(trial, result, folder) | {"mlflow.parentRunId": parent, "kind": "trial"}
         run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=trial.title)
         self._log_numbers(run.info.run_id, trial, result, records.read_curve(folder), end)
         notebook = folder / "notebook.ipynb"
         if notebook.exists():
             self.client.log_artifact(run.info.run_id, str(notebook))
-        self.client.set_terminated(run.info.run_id, _run_status(result.status), end)
+        self.client.set_terminated(run.info.run_id, tracked.run_status(result.status), end)
         self.client.set_terminated(parent, end_time=end)  # a parent lasts from its first trial to its last
         self.client.set_tag(run.info.run_id, "result_digest", digest)
         self.children[trial.id] = (run.info.run_id, digest)
@@ -173,8 +172,8 @@ class Store:
             for name in ("train_loss", "gradient_norm", "validation_loss", "validation")
             if row.get(name) is not None and math.isfinite(row[name])
         ]
-        points += [Metric(name, value, end, 0) for name, value in _metrics(result).items()]
-        parameters = [Param(name, str(value)[:6000]) for name, value in _parameters(trial, result).items()]
+        points += [Metric(name, value, end, 0) for name, value in tracked.metrics(result).items()]
+        parameters = [Param(name, str(value)[:6000]) for name, value in tracked.parameters(trial, result).items()]
         for start in range(0, max(len(points), 1), BATCH):
             first = start == 0
             self.client.log_batch(run_id, points[start : start + BATCH], parameters[:100] if first else [])
@@ -221,73 +220,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def _run_status(status: Status) -> str:
-    if status == Status.INTERRUPTED:
-        return "KILLED"
-    return "FINISHED" if status in (Status.OK, Status.SKIPPED) else "FAILED"
-
-
-def _tags(trial: Trial, result: Result, folder: Path) -> dict[str, str]:
-    commit = records.read_environment(folder).get("git_commit")
-    return {
-        **{"trial_id": trial.id, "task": trial.task, "model": trial.model, "seed": str(trial.seed)},
-        **{"family": models.entry(trial.model).family, "status": str(result.status), "device": trial.device},
-        **{"reason": (result.reason or "")[:4000], "git_commit": commit or "unknown"},
-        **{"group": tables.describe_task(trial)["group"], "mode": trial.mode},
-    }
-
-
 def _cell(trial: Trial) -> str:
     """What the seeds of one model on one task share: a digest of all but the seed."""
     return replace(trial, seed=0).id
-
-
-_MEMORY = {
-    "peak_bytes": "peak_memory_mb",
-    "increment_bytes": "peak_memory_increment_mb",
-    "gpu_allocated_bytes": "gpu_peak_allocated_mb",
-    "gpu_reserved_bytes": "gpu_peak_reserved_mb",
-}
-"""`Result.memory` → the metric's name."""
-
-
-def _metrics(result: Result) -> dict[str, float]:
-    """The last numbers of a trial, under the same names for every model."""
-    named: dict[str, float | None] = {f"test_{name}": value for name, value in result.test.items()}
-    named |= {f"validation_{name}": value for name, value in result.validation.items()}
-    named |= {f"seconds_{phase}": value for phase, value in result.seconds.items()}
-    named |= {f"parameters_{part}": float(count) for part, count in result.parameters.items()}
-    sizes = ("state_bytes", "weight_bytes", "steps")
-    named |= {name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", *sizes)}
-    named["primary"] = result.test.get(result.primary) if result.primary else None
-    if result.seconds:
-        named["seconds_total"] = sum(result.seconds.values())
-    if result.cost is not None:
-        named |= _cost_metrics(result.cost)
-    named |= {_MEMORY[name]: float(value) / 1e6 for name, value in result.memory.items() if name in _MEMORY}
-    return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
-
-
-def _cost_metrics(cost: Cost) -> dict[str, float | None]:
-    timed = {"training_step": cost.training_step, "streaming_step": cost.streaming_step, "evaluation": cost.evaluation}
-    named: dict[str, float | None] = {"training_flops": cost.training_flops, "matrix_share": cost.matrix_share}
-    for name, repeated in timed.items():
-        if repeated is not None:
-            named |= {f"{name}_s": repeated.median_s, f"{name}_p90_s": repeated.p90_s, f"{name}_p99_s": repeated.p99_s}
-    named |= {"sequences_per_s": cost.sequences_per_s, "steps_per_s": cost.steps_per_s}
-    return named | {"inference_memory_mb": float(cost.inference_memory["increment_bytes"]) / 1e6}
-
-
-def _parameters(trial: Trial, result: Result) -> Mapping[str, object]:
-    """The trial's specification, flat."""
-    return {
-        **{"task": trial.task, "model": trial.model, "seed": trial.seed, "device": trial.device, "mode": trial.mode},
-        **{"parameter_budget": trial.parameter_budget, "primary_metric": result.primary},
-        **{f"task.{name}": value for name, value in trial.task_parameters.items()},
-        **{f"model.{name}": value for name, value in (result.model_config or trial.model_config).items()},
-        **{f"fit.{name}": value for name, value in trial.fit.items()},
-        **{f"machine.{name}": value for name, value in trial.machine.items()},
-    }
 
 
 class Tracker:
