@@ -292,8 +292,7 @@ def kill_when_busy(raylet: psutil.Process, left: list[psutil.Process]) -> None:
     while not left:
         time.sleep(0.05)
         left += processes_of_trials(raylet)
-    rays = [raylet, *raylet.children()]
-    for process in rays:
+    for process in [raylet, *raylet.children()]:
         process.kill()
 
 
@@ -330,7 +329,9 @@ def test_a_node_lost_half_way_loses_no_trial_and_the_results_are_the_local_ones(
     assert plan(trials, digests(trials), tmp_path / "ray").to_run == []
 
 
-SUITE = """
+SUITE = """# Command: rnnbench run faults.yaml
+# Time: seconds
+# Expected: what the test says
 name: faults
 description: Trials that go wrong on command.
 seeds: 4
