@@ -183,6 +183,7 @@ def cluster(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     short = tempfile.mkdtemp(prefix="rnnbench-ray-")  # a socket's path may have 107 bytes
     monkeypatch.setenv("RAY_TMPDIR", short)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: on a busy machine a test would wait for long
     path = [str(plugin), str(Path(faulty.__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
