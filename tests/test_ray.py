@@ -183,6 +183,7 @@ def cluster(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     short = tempfile.mkdtemp(prefix="rnnbench-ray-")  # a socket's path may have 107 bytes
     monkeypatch.setenv("RAY_TMPDIR", short)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: on a busy machine a test would wait for long
     path = [str(plugin), str(Path(faulty.__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -292,8 +293,7 @@ def kill_when_busy(raylet: psutil.Process, left: list[psutil.Process]) -> None:
     while not left:
         time.sleep(0.05)
         left += processes_of_trials(raylet)
-    rays = [raylet, *raylet.children()]
-    for process in rays:
+    for process in [raylet, *raylet.children()]:
         process.kill()
 
 
@@ -330,7 +330,9 @@ def test_a_node_lost_half_way_loses_no_trial_and_the_results_are_the_local_ones(
     assert plan(trials, digests(trials), tmp_path / "ray").to_run == []
 
 
-SUITE = """
+SUITE = """# Command: rnnbench run faults.yaml
+# Time: seconds
+# Expected: what the test says
 name: faults
 description: Trials that go wrong on command.
 seeds: 4
