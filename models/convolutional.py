@@ -69,6 +69,7 @@ class CausalConvolution(nn.Module):
         # 1502.01852), because torch's own weights let a convolution and its ReLU keep a sixth of their input's power, and
         # what lies far back has to pass through many: adding then stays at one of its two numbers for long.
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        assert convolution.bias is not None
         nn.init.zeros_(convolution.bias)
         self.convolution = weight_norm(convolution)
 
