@@ -65,6 +65,12 @@ class CausalConvolution(nn.Module):
         super().__init__()
         self.past = (kernel_size - 1) * dilation
         convolution = nn.Conv1d(n_in, n_out, kernel_size, dilation=dilation)
+        # differs from the paper, whose N(0, 0.01) fixes only a direction under weight normalisation: He et al. 2015 (arXiv
+        # 1502.01852), because torch's own weights let a convolution and its ReLU keep a sixth of their input's power, and
+        # what lies far back has to pass through many: adding then stays at one of its two numbers for long.
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        assert convolution.bias is not None
+        nn.init.zeros_(convolution.bias)
         self.convolution = weight_norm(convolution)
 
     def forward(self, inputs: Tensor, past: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

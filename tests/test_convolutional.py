@@ -41,6 +41,18 @@ def test_blocks_cover_the_longest_sequence_and_one_fewer_would_not():
             assert n == 1 or receptive_field(kernel_size, n - 1) < length
 
 
+@torch.no_grad()
+def test_a_convolution_of_the_tcn_and_its_relu_keep_the_power_of_their_input_at_first():
+    predictor = registry.build(
+        registry.entry("tcn"), RealInput(1, None, 64), Classes(2), True, TCNConfig(width=64, n_blocks=4), 0
+    )
+    for i, convolution in enumerate(predictor.backbone.convolutions):
+        inputs = torch.randn(2, 500, 64, generator=torch.Generator().manual_seed(i))
+        outputs, _ = convolution(inputs, torch.zeros(2, convolution.past, 64), None)
+        outputs = F.relu(outputs)[:, convolution.past :]  # past the zeros that stand before the beginning
+        assert 0.75 < float(outputs.square().mean()) < 1.25
+
+
 def fcn(scope="step"):
     entry = registry.entry("fcn")
     config = dataclasses.replace(entry.config, width=4)

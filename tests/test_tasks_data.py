@@ -10,6 +10,7 @@ from hmmlearn.hmm import CategoricalHMM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.parameters import InvalidParameter
 from benchmarks.tasks import bundled
 from benchmarks.tasks.classification import Labelled, Parts, archive_parts, classification_splits, warping_distances
 from benchmarks.tasks.forecasting import origins, window_splits
@@ -238,6 +239,19 @@ def test_validation_holds_a_fifth_of_every_class(name: str, per_class: int) -> N
     built = task(name, {})
     validation = built.splits(4).validation
     assert torch.bincount(validation.targets[validation.scored]).tolist() == [per_class] * built.target.n_outputs
+
+
+def test_with_nothing_held_out_every_sequence_of_the_training_file_trains_and_is_validation_too() -> None:
+    usual, whole = task("japanese_vowels", {}).splits(4), task("japanese_vowels", {"held_out": 0}).splits(4)
+    assert len(whole.train) == len(usual.train) + len(usual.validation) == 270
+    assert torch.equal(whole.train.inputs, whole.validation.inputs)
+    assert torch.equal(whole.test.inputs, usual.test.inputs)  # scaled alike, too
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.01, 1, "0.2", True, float("nan")])
+def test_a_share_that_leaves_a_speaker_out_is_refused(share: object) -> None:
+    with pytest.raises(InvalidParameter, match="japanese_vowels: held_out must be 0, or a share from 1/30"):
+        task("japanese_vowels", {"held_out": share})
 
 
 def warping_paths(i: int, j: int) -> list[list[tuple[int, int]]]:

@@ -1,8 +1,9 @@
 """Classification of whole sequences: one class per sequence, scored at its last valid step.
 
-The file's own test split is the test split. A fifth of the rest, drawn by the seed within each class, is validation.
-Channels are standardised with mean and standard deviation over all valid steps outside the test split, training and
-validation together: so the test split is the same, bit for bit, for every seed.
+The file's own test split is the test split. A fifth of the rest, or the share that a task names, drawn by the seed within
+each class, is validation; where nothing is held out, validation is the training split once more. Channels are standardised
+with mean and standard deviation over all valid steps outside the test split, training and validation together: so the test
+split is the same, bit for bit, for every seed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks.bundled import Labelled, digit_images, time_series_archive
 from benchmarks.tasks.task import Reference, Splits, Task
@@ -52,10 +54,13 @@ def held_out(labels: np.ndarray, share: float, generator: np.random.Generator) -
     return chosen
 
 
-def classification_splits(parts: Parts, generator: np.random.Generator) -> Splits:
-    """The splits of the module docstring."""
+def classification_splits(parts: Parts, generator: np.random.Generator, share: float = 0.2) -> Splits:
+    """The splits of the module docstring; share: of each class, for validation."""
     development, test = standardised(parts)
-    validation = held_out(development.labels, 0.2, generator)
+    if share == 0:
+        every = labelled_batch(development)
+        return Splits(every, every, labelled_batch(test))
+    validation = held_out(development.labels, share, generator)
     train_part, validation_part = (
         Labelled(*(field[rows] for field in development)) for rows in (~validation, validation)
     )
@@ -119,7 +124,12 @@ class JapaneseVowels(Task):
     270 sequences, 30 per speaker, for training and validation (216 and 54), 370 for test. Floor: one speaker for all;
     training is balanced, so which one is arbitrary (the first). Ceiling: unknown. Reference: a published convolutional
     network.
+
+    held_out: share of each speaker's 30 sequences for validation; 0: all 270 train, as in published results, and validation
+    is those same sequences, which can choose nothing but the best fit to them.
     """
+
+    held_out: float = 0.2
 
     name: ClassVar[str] = "japanese_vowels"
     group: ClassVar[str] = "speech"
@@ -130,6 +140,13 @@ class JapaneseVowels(Task):
     symbols: ClassVar[tuple[str, ...]] = tuple(f"speaker {i}" for i in range(1, 10))
     causal: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        share = self.held_out
+        if type(share) not in (int, float) or not (share == 0 or 1 / 30 <= share <= 0.9):
+            raise InvalidParameter(
+                f"{self.name}: held_out must be 0, or a share from 1/30, one sequence of each speaker, to 0.9, got {share!r}"
+            )
+
     @property
     def input(self) -> RealInput:
         return RealInput(channels=12, max_length=29)
@@ -139,7 +156,8 @@ class JapaneseVowels(Task):
         return Classes(9, scope="sequence")
 
     def splits(self, seed: int) -> Splits:
-        return classification_splits(archive_parts("JapaneseVowels"), numpy_generator("data", self.name, seed))
+        generator = numpy_generator("data", self.name, seed)
+        return classification_splits(archive_parts("JapaneseVowels"), generator, self.held_out)
 
     @property
     def reference(self) -> Reference:
