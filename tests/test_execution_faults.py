@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from benchmarks import failures_section, tables
 from benchmarks.__main__ import app
-from benchmarks.execution import capped_output, memory, supervisor, worker
+from benchmarks.execution import capped_output, memory, notebook_run, supervisor
 from benchmarks.execution.liveness import Sign, processor_seconds
 from benchmarks.execution.order import Expected, Queue
 from benchmarks.execution.plan import plan, retried
@@ -123,7 +123,7 @@ class _Kernel:
 def test_a_kernel_that_the_system_killed_for_want_of_memory_is_told_from_any_other(
     exitcode: int | None, n_kills: int, status: Status
 ) -> None:
-    found, reason = worker._death(_Kernel(exitcode), n_kills)  # type: ignore[arg-type]
+    found, reason = notebook_run._death(_Kernel(exitcode), n_kills)  # type: ignore[arg-type]
     assert found == status and ("memory" in reason) == (status == Status.OOM_CPU)
 
 

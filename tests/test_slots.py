@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.execution import slots
+from benchmarks.execution.notebook_run import _status_of
 from benchmarks.execution.slots import SHARE, Slot, Slots, default_workers, occupy, visible_gpus
-from benchmarks.execution.worker import _status_of
 from benchmarks.profiling import peak_told
 from benchmarks.records import Status
 from benchmarks.trial import NoGPU, resolve_device

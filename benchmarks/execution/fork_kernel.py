@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,6 @@ from benchmarks.execution.lifeline import die_with_parent
 
 CAPPED = "--IPKernelApp.outstream_class=benchmarks.execution.capped_output.CappedStream"
 """The option by which a kernel of ours bounds what its notebook prints."""
-
-
-def is_available() -> bool:
-    """Whether kernels can be forked here. macOS has fork, but its system libraries do not survive it."""
-    return sys.platform == "linux"
 
 
 class WaitingKernel:

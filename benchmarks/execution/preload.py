@@ -42,7 +42,7 @@ import torch
 import torch._dynamo  # what the first optimiser would import, 3 s
 
 import benchmarks.cost
-import benchmarks.execution.worker
+import benchmarks.execution.notebook_run
 import benchmarks.experiment
 import benchmarks.figures.cost_figures
 import benchmarks.figures.trial_figures

@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,7 +28,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 from benchmarks import provenance
-from benchmarks.execution import fork_kernel
 from benchmarks.execution.lifeline import COORDINATOR
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
@@ -187,9 +187,8 @@ def rounds(timed: Iterable[Trial]) -> list[list[Trial]]:
 
 
 def _forked(wanted: bool | None) -> bool:
-    if wanted is None:
-        return fork_kernel.is_available()
-    return wanted
+    """Whether kernels are forked: where nobody says, on Linux. macOS has fork, but its system libraries do not survive it."""
+    return sys.platform == "linux" if wanted is None else wanted
 
 
 @contextmanager

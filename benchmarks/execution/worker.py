@@ -1,6 +1,7 @@
-"""One trial in a process of its own: papermill executes the notebook in a kernel, every ending becomes a result row.
+"""One trial in a process of its own: its notebook is executed in a kernel, every ending becomes a result row.
 
-The worker leads a process group that holds its kernel and whatever that starts: one signal ends the whole trial.
+The worker leads a process group that holds its kernel and whatever that starts: one signal ends the whole trial. The
+coordinator imports this file too, and needs neither papermill nor a kernel: they are imported in the worker alone.
 """
 
 from __future__ import annotations
@@ -8,36 +9,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# ruff: noqa: E402
-warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, imported by papermill where there is no screen
-
-import nbformat
-import papermill
-import torch
-import zmq
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
-
-from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager
-from benchmarks.execution.memory import oom_kills
 from benchmarks.execution.slots import Slot
-from benchmarks.experiment import InvalidMetric
-from benchmarks.fitting import Diverged, FitTimeout
-from benchmarks.records import Status, failure, promote, read_curve, write_atomically, write_result
-from benchmarks.trial import NoGPU, Trial
+from benchmarks.records import failure, read_curve, write_atomically, write_result
+from benchmarks.trial import Trial
+
+if TYPE_CHECKING:
+    from benchmarks.execution.fork_kernel import WaitingKernel
 
 STORAGE_EXIT = 74
 """Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
@@ -59,36 +47,6 @@ STORAGE_ERRORS = frozenset(
 
 LOG_BYTES = 4096
 """How much of the end of a log is looked at."""
-
-_STATUS_OF: dict[str, Status] = {
-    kind.__name__: status
-    for kind, status in (
-        (Diverged, Status.DIVERGED),
-        (FitTimeout, Status.TIMEOUT),
-        (InvalidMetric, Status.INVALID_METRIC),
-        (MemoryError, Status.OOM_CPU),
-        (torch.OutOfMemoryError, Status.OOM_GPU),
-        (KeyboardInterrupt, Status.INTERRUPTED),
-        (NoGPU, Status.INFRA_ERROR),
-    )
-}
-"""By name: an exception comes out of the kernel as text."""
-
-_STATUS_SAID: tuple[tuple[str, Status], ...] = (
-    (r"DefaultCPUAllocator: can't allocate memory", Status.OOM_CPU),
-    # What a model asks a GPU for and must not: an index out of range, most often.
-    (r"device-side assert", Status.ERROR),
-    (r"CUDA out of memory|CUDA error: out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", Status.OOM_GPU),
-    (r"CUDA error|CUDA driver error|CUDA driver initialization failed|CUDA unknown error", Status.INFRA_ERROR),
-    (r"No CUDA GPUs are available|cudaGetDeviceCount|NVIDIA driver", Status.INFRA_ERROR),
-    (r"(CUBLAS|CUDNN)_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)", Status.INFRA_ERROR),
-    (r"Cannot re-initialize CUDA|Torch not compiled with CUDA", Status.INFRA_ERROR),
-)
-"""What torch says of memory and of GPUs, in the order in which to look, for it raises plain RuntimeErrors."""
-
-_SAID_BY = frozenset(
-    {"RuntimeError", "AcceleratorError", "OutOfMemoryError", "AssertionError", "DeferredCudaCallError"}
-)
 
 
 @dataclass(frozen=True)
@@ -118,6 +76,9 @@ def main(job: Job) -> None:
         _redirect_output(job.folder / "stderr.log")
         if job.slot is not None:
             os.environ.update(job.slot.environment)
+        from benchmarks.execution.fork_kernel import WaitingKernel
+        from benchmarks.execution.notebook_run import execute
+
         # First of all, while this process has one thread and no sockets.
         kernel = WaitingKernel() if job.forked else None
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -125,7 +86,7 @@ def main(job: Job) -> None:
             signal.signal(signum, lambda number, frame: _pass_on(kernel, number))
         write_atomically(job.folder / "spec.json", json.dumps(asdict(job.trial), indent=1))
         write_atomically(job.folder / "env.json", json.dumps(job.environment, indent=1))
-        ending = _execute(job, kernel)
+        ending = execute(job, kernel)
         if kernel is not None:
             kernel.stop()
         if ending is not None:
@@ -145,6 +106,11 @@ def fresh_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
+def ending(exitcode: int) -> str:
+    """An exit code in words: the signal's name, or the number."""
+    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+
+
 def last_lines(log: Path, n: int = 3) -> str:
     """The last n lines of a log that say anything, on one line, of the last few kilobytes: a library may have filled it."""
     if not log.exists():
@@ -153,97 +119,6 @@ def last_lines(log: Path, n: int = 3) -> str:
         file.seek(max(0, log.stat().st_size - LOG_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-n:])
-
-
-def _execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None:
-    """Runs the notebook; None where it wrote its result itself."""
-    target = job.folder / "notebook.ipynb"
-    parameters = asdict(job.trial) | {"run_folder": str(job.folder), "code_digest": job.code_digest}
-    # The notebook says which mode it is by itself, and finds the machine that it runs on.
-    for name in ("mode", "machine", *(() if job.trial.timing else ("timing",))):
-        parameters.pop(name)
-    killed_before = oom_kills()
-    try:
-        papermill.execute_notebook(
-            _literal(job.notebook),
-            _literal(target),
-            parameters=parameters,
-            kernel_name="python3",
-            language="python",
-            cwd=job.notebook.parent,
-            progress_bar=False,
-            km=manager(kernel, job.scratch / f"{os.getpid()}.json"),
-            extra_arguments=[CAPPED],
-        )
-    except PapermillExecutionError as error:
-        sys.stderr.write(str(error))  # into stderr.log
-        sys.stderr.flush()
-        return _status(error, job.folder)
-    except DeadKernelError:
-        status, reason = _death(kernel, oom_kills() - killed_before)
-        _mark_unfinished(target, reason)
-        return status, _with_log(reason, job.folder)
-    except (RuntimeError, zmq.ZMQError) as error:
-        return Status.INFRA_ERROR, _with_log(f"the kernel did not start: {error}", job.folder)
-    promote(job.folder)
-    if not (job.folder / "result.json").exists():
-        return Status.INCOMPLETE, "the notebook ended without writing a result"
-    return None
-
-
-def _literal(path: Path) -> str:
-    """papermill fills braces in a path with parameters; a folder's name may hold some."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
-    """An exception in a cell, by its class's name and the message."""
-    message = error.evalue.strip()
-    reason = f"{error.ename}: {message} (cell {error.exec_count} of notebook.ipynb)"
-    if error.ename == "OSError" and message.startswith((f"[Errno {errno.ENOSPC}]", f"[Errno {errno.EROFS}]")):
-        raise OSError(errno.ENOSPC, message)
-    return _status_of(error.ename, message), reason
-
-
-def _status_of(name: str, message: str) -> Status:
-    """The status of an exception by its class's name and what it says."""
-    if name in _STATUS_OF:
-        return _STATUS_OF[name]
-    said = (status for pattern, status in _STATUS_SAID if name in _SAID_BY and re.search(pattern, message))
-    return next(said, Status.ERROR)
-
-
-def _death(kernel: WaitingKernel | None, n_oom_kills: int) -> tuple[Status, str]:
-    """What a dead kernel died of. n_oom_kills: how many processes the system has killed meanwhile for want of memory."""
-    exitcode = None if kernel is None else kernel.process.exitcode
-    if n_oom_kills and exitcode in (None, -signal.SIGKILL):
-        return Status.OOM_CPU, "the system ran out of memory and killed the kernel"
-    return Status.KERNEL_DIED, "the kernel died" + ("" if exitcode is None else f": {ending(exitcode)}")
-
-
-def ending(exitcode: int) -> str:
-    """An exit code in words: the signal's name, or the number."""
-    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-
-
-def _with_log(reason: str, folder: Path) -> str:
-    log = last_lines(folder / "stderr.log")
-    return f"{reason}; stderr.log ends: {log}" if log else reason
-
-
-def _mark_unfinished(path: Path, reason: str) -> None:
-    """Makes the saved notebook honest. papermill 2.6 marks cells "completed" that never ran when a kernel dies."""
-    notebook = nbformat.read(path, as_version=4)
-    begun = [cell for cell in notebook.cells if cell.metadata.get("papermill", {}).get("start_time")]
-    for cell in notebook.cells:
-        if not cell.metadata.get("papermill", {}).get("start_time"):
-            cell.metadata.setdefault("papermill", {})["status"] = "pending"
-    if begun:
-        begun[-1].metadata.papermill.update(status="failed", exception=True)
-        if begun[-1].cell_type == "code":
-            begun[-1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text=f"{reason} in this cell\n"))
-    notebook.metadata.setdefault("papermill", {})["exception"] = True
-    nbformat.write(notebook, path)
 
 
 def _redirect_output(log: Path) -> None:

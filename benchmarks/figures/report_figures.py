@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from benchmarks import records, tables
@@ -225,13 +226,13 @@ def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[fl
 
 def read_curves(frame: pd.DataFrame, results: Path) -> Curves:
     """From the run folders of the trials that finished. A seed that stopped early keeps its last value to the end."""
-    series: dict[tuple[str, str], dict[int, pd.Series]] = {}
-    for trial in tables.usable(frame).itertuples():
+    series: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for trial in tables.usable(frame)[["trial_id", "task", "model", "seed"]].itertuples():
         rows = records.read_curve(records.run_folder(results, trial.trial_id))
         if rows:
-            values = pd.Series([row["validation"] for row in rows], [row["step"] for row in rows], dtype=float)
+            values = {row["step"]: row["validation"] for row in rows}
             series.setdefault((trial.task, trial.model), {})[trial.seed] = values
-    return {key: pd.DataFrame(by_seed).sort_index().ffill().bfill() for key, by_seed in series.items()}
+    return {key: pd.DataFrame(by_seed, dtype=float).sort_index().ffill().bfill() for key, by_seed in series.items()}
 
 
 def length_sweep(frame: pd.DataFrame) -> Drawing | None:
@@ -286,22 +287,32 @@ def status_overview(frame: pd.DataFrame) -> Drawing:
         return message("The suite has no trial.")
     look, tasks = styles(frame), list(dict.fromkeys(frame["task"]))
     kinds = {"ok": "#cfe8dc", "skipped": "#e4e4e4", "failed": "#f2b8a0", "missing": "#ffffff", "stale": "#f6e3a8"}
-    counts = Counter(_kind(row.status, row.stale) for row in frame.itertuples())
+    cells: dict[tuple[str, str], Counter[str]] = {}
+    for model, task, status, stale in zip(*(frame[name].tolist() for name in _ENDING), strict=True):
+        cells.setdefault((model, task), Counter())[_kind(status, stale)] += 1
+    counts = sum(cells.values(), Counter())
     told = ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind])
     figure, (ax,) = drawing(f"{len(frame)} trials: {told}", 1, (2.2 + 1.15 * len(tasks), 0.8 + 0.27 * len(look)))
     ax.grid(visible=False)
-    for (model, task), cell in frame.groupby(["model", "task"], sort=False):
-        x, y = tasks.index(task), list(look).index(model)
-        found = Counter(_kind(row.status, row.stale) for row in cell.itertuples())
+    rows, columns = {model: y for y, model in enumerate(look)}, {task: x for x, task in enumerate(tasks)}
+    tiles = []
+    for (model, task), found in cells.items():
+        x, y = columns[task], rows[model]
         worst = next(kind for kind in ("failed", "stale", "missing", "skipped", "ok") if found[kind])
-        ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=kinds[worst], edgecolor="#bdbdbd"))
+        tiles.append(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=kinds[worst], edgecolor="#bdbdbd"))
         text = "\n".join(f"{n} {kind}" for kind, n in sorted(found.items()))
-        ax.text(x, y, text, ha="center", va="center", fontsize=SMALL if len(found) < 2 else 6)
+        count = ax.text(x, y, text, ha="center", va="center", fontsize=SMALL if len(found) < 2 else 6)
+        count.set_in_layout(False)  # it lies within the axes, and to measure hundreds takes seconds
+    ax.add_collection(PatchCollection(tiles, match_original=True), autolim=False)
     ax.set_xlim(-0.5, len(tasks) - 0.5)
     ax.set_ylim(len(look) - 0.5, -0.5)
     ax.set_xticks(range(len(tasks)), [task.replace("_", "_\n") for task in tasks])
     ax.set_yticks(range(len(look)), list(look))
     return figure
+
+
+_ENDING = ("model", "task", "status", "stale")
+"""The columns of a frame that `status_overview` counts."""
 
 
 def _kind(status: str, stale: bool) -> str:
