@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ from benchmarks.execution.supervisor import ClusterError, cores
 
 OBJECT_STORE_BYTES = 200_000_000
 """Shared memory of a cluster that is started here: for run folders on their way, a megabyte or so each."""
+
+KNOCK_S = 10.0
+"""How long a cluster's head may take to answer."""
 
 SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -45,8 +49,9 @@ def _connect(address: str | None) -> None:
     try:
         found = services.canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # it takes None too
         if found is not None:
+            _knock(found)
             ray.init(found, **SILENT)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         where = f"at {address}" if address else "that was started on this machine"
         raise ClusterError(
             f"the Ray cluster {where} cannot be used ({_line(error)}); start one with: ray start --head, and run this command "
@@ -54,6 +59,12 @@ def _connect(address: str | None) -> None:
         ) from error
     if found is None:
         _start()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would try for minutes, and then end the process."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _start() -> None:
