@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from benchmarks.flops import training_flops
 from benchmarks.noise import Noise
 from benchmarks.parameters import InvalidParameter
 from benchmarks.statistics import paired_t_interval
-from benchmarks.timing import exponent, summary, time_blocks, time_steps
+from benchmarks.timing import exponent, seconds_of, summary, time_blocks, time_steps
 from benchmarks.trial import Overrides, specify
 from models import registry
 from models.contract import Fit, ModelEntry, ParameterCounts, Predictor
@@ -281,7 +282,8 @@ def test_a_step_that_sleeps_10_ms_takes_10_ms(models, tmp_path):
     assert time_steps([lambda: time.sleep(0.01)], 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
     assert time_blocks(lambda: time.sleep(0.01), 2, 20, CPU).median_s == pytest.approx(0.01, rel=0.05)
     measured = result_of(trial(tmp_path, "sleeper")).cost
-    assert measured.streaming_step.median_s == pytest.approx(0.01, rel=0.05)
+    slept = statistics.median(seconds_of(lambda: time.sleep(0.01), CPU) for _ in range(20))  # a system may oversleep
+    assert measured.streaming_step.median_s == pytest.approx(slept, rel=0.05)
 
 
 def _busy(seconds: float) -> None:
