@@ -92,11 +92,8 @@ def path(name: str, file: str) -> Path:
         with FileLock(target.parent / ".lock"):
             if not target.exists():
                 _download(row, target)
-    except (
-        OSError,
-        ValueError,
-        BadZipFile,
-    ) as error:  # no network, no space, a read-only cache, or another file than expected
+    # no network, no space, a read-only cache, or another file than expected
+    except (OSError, ValueError, BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataMissing(
             f"data set {name}: {target} is missing and {row.url} could not be had ({reason}); put the file there, or "

@@ -23,11 +23,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import evaluation, fitting, policy_gradient, provenance
-from benchmarks.execution.slots import occupy
 from benchmarks.fitting import FitConfig, Fitted, Row
 from benchmarks.metrics import Parts
 from benchmarks.parameters import configure
-from benchmarks.profiling import PeakMemory, peak_told
+from benchmarks.profiling import PeakMemory, occupy, peak_told
 from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.statistics import t_interval

@@ -1,4 +1,4 @@
-"""Peak memory of this process, measured the way that a child's inherited peak cannot spoil.
+"""Memory of this process: its part of a GPU, and its peak, measured the way that a child's inherited peak cannot spoil.
 
 On Linux the kernel's high-water mark is reset through /proc/self/clear_refs and read back as VmHWM; a child's ru_maxrss, in
 contrast, starts at its parent's peak. Elsewhere the resident size at the end is reported, labelled as a sample.
@@ -6,6 +6,7 @@ contrast, starts at its parent's peak. Elsewhere the resident size at the end is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ import torch
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
+
+CONTEXT_BYTES = 640 << 20
+"""What CUDA and its libraries take in each process before the first tensor, which the allocator's limit does not count."""
+
+SHARE = "RNNBENCH_GPU_SHARE"
+"""Environment variable that tells a trial its part of the GPU's memory."""
 
 
 class PeakMemory:
@@ -61,3 +68,13 @@ def peak_told() -> Iterator[None]:
         raise torch.OutOfMemoryError(
             f"{error} The trial held {peak / 2**30:.2f} GiB at most, of {limit / 2**30:.2f} GiB that it may hold."
         ) from error
+
+
+def occupy(device: torch.device) -> None:
+    """Keeps this process within its part of the GPU's memory, if it was given one: more is then an OutOfMemoryError, and no
+    trouble for the trials beside."""
+    share = float(os.environ.get(SHARE, 1))
+    if device.type == "cuda" and share < 1:
+        total = torch.cuda.get_device_properties(device).total_memory
+        # A GPU too small for so many contexts shall at least not be refused outright.
+        torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, share / 4), device)

@@ -6,7 +6,6 @@ What costs time to import (torch, papermill, mlflow) is imported where it is nee
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -90,7 +89,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     if asked.dry_run:
         show_plan(found, options.results)
         return None
-    for trial in {replace(trial, seed=0).id: trial for trial in found.to_run}.values():
+    for trial in {trial.cell: trial for trial in found.to_run}.values():
         check_buildable(trial)
     tracker = Tracker(options.results, chosen.name, whole)
     summary = _execute(tracker, trials, found, digests, options, retry)

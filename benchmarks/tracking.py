@@ -19,7 +19,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ class Store:
             self.client.log_batch(run_id, points[start : start + BATCH], parameters[:100] if first else [])
 
     def _parent(self, trial: Trial, start: int) -> str:
-        cell = _cell(trial)
+        cell = trial.cell
         if cell not in self.parents:
             tags = {"kind": "model on task", "cell": cell, "task": trial.task, "model": trial.model, "mode": trial.mode}
             tags |= {"family": models.entry(trial.model).family, "group": tables.describe_task(trial)["group"]}
@@ -193,7 +192,7 @@ class Store:
         from mlflow.entities import Metric, RunTag
 
         trials = [trial for trial in trials if trial.mode != "timing"]  # whose numbers are in each run
-        cells = {label: _cell(trial) for trial, label in zip(trials, tables.labels(trials), strict=True)}
+        cells = {label: trial.cell for trial, label in zip(trials, tables.labels(trials), strict=True)}
         matrix = tables.matrix(tables.frame(self.results, trials))
         now = int(time.time() * 1000)
         for _, cell in matrix.iterrows():
@@ -218,11 +217,6 @@ class Store:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
-def _cell(trial: Trial) -> str:
-    """What the seeds of one model on one task share: a digest of all but the seed."""
-    return replace(trial, seed=0).id
 
 
 class Tracker:

@@ -68,6 +68,11 @@ class Trial:
         """Field → value; not copied as `asdict` does it, which takes ten times as long."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
+    @cached_property
+    def cell(self) -> str:
+        """What the seeds of one model on one task share: the id of the first."""
+        return replace(self, seed=0).id
+
     @property
     def title(self) -> str:
         if self.mode == "timing":

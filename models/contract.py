@@ -72,6 +72,33 @@ class Predictor(nn.Module, ABC):
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
 
+class Wrapped(Predictor):
+    """A predictor that changes how another one, ``network``, computes, and nothing else."""
+
+    def __init__(self, network: Predictor) -> None:
+        super().__init__()
+        self.network = network
+        self.causal = network.causal
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        outputs: tuple[Tensor, State] = self.network(inputs, state, lengths)
+        return outputs
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.network.initial_state(batch_size)
+
+    def state_bytes(self, t: int) -> int:
+        return self.network.state_bytes(t)
+
+    def parameter_counts(self) -> ParameterCounts:
+        return self.network.parameter_counts()
+
+    def weight_bytes(self) -> int:
+        return self.network.weight_bytes()
+
+
 class SelfFitting(Predictor):
     """A predictor with an estimation procedure of its own: EM, counting, trees."""
 

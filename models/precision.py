@@ -17,7 +17,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from models.contract import ParameterCounts, Predictor, State
+from models.contract import Predictor, State, Wrapped
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -26,13 +26,8 @@ Others = ParamSpec("Others")
 Answer = TypeVar("Answer")
 
 
-class MixedPrecision(Predictor):
+class MixedPrecision(Wrapped):
     """A network whose matrix products are taken in bfloat16, in training and when it answers."""
-
-    def __init__(self, network: Predictor) -> None:
-        super().__init__()
-        self.network = network
-        self.causal = network.causal
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
@@ -40,18 +35,6 @@ class MixedPrecision(Predictor):
         with torch.autocast(inputs.device.type, torch.bfloat16):
             outputs, after = self.network(inputs, state, lengths)
         return widened(outputs), tuple(map(widened, after))
-
-    def initial_state(self, batch_size: int) -> State:
-        return self.network.initial_state(batch_size)
-
-    def state_bytes(self, t: int) -> int:
-        return self.network.state_bytes(t)
-
-    def parameter_counts(self) -> ParameterCounts:
-        return self.network.parameter_counts()
-
-    def weight_bytes(self) -> int:
-        return self.network.weight_bytes()
 
 
 def in_precision(predictor: Predictor, precision: Precision) -> Predictor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models import recurrent
-from models.contract import ModelEntry, ParameterCounts, Predictor, State
+from models.contract import ModelEntry, Predictor, Wrapped
 from models.sequences import InputSpec, TargetSpec
 
 LEVELS = 127
@@ -41,7 +41,7 @@ def quantise(matrix: Tensor) -> Quantised:
     return Quantised(weights.to(torch.int8), scale)
 
 
-class Int8Weights(Predictor):
+class Int8Weights(Wrapped):
     """A network that trains in floating point and answers, in evaluation mode, with the weights that int8 can hold.
 
     Every matrix is quantised when evaluation begins, so validation sees what the test will see, and gets its floating-point
@@ -51,9 +51,7 @@ class Int8Weights(Predictor):
     """
 
     def __init__(self, network: Predictor) -> None:
-        super().__init__()
-        self.network = network
-        self.causal = network.causal
+        super().__init__(network)
         for i, matrix in enumerate(self._matrices()):
             # The floating-point values while ŵ stands in for them; they follow the network to a device, and into no checkpoint.
             self.register_buffer(f"trained_{i}", torch.empty_like(matrix), persistent=False)
@@ -78,21 +76,6 @@ class Int8Weights(Predictor):
         for i, matrix in enumerate(self._matrices()):
             self.get_buffer(f"trained_{i}").copy_(matrix)
             matrix.copy_(quantise(matrix).dequantised())
-
-    def forward(
-        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        outputs: tuple[Tensor, State] = self.network(inputs, state, lengths)
-        return outputs
-
-    def initial_state(self, batch_size: int) -> State:
-        return self.network.initial_state(batch_size)
-
-    def state_bytes(self, t: int) -> int:
-        return self.network.state_bytes(t)
-
-    def parameter_counts(self) -> ParameterCounts:
-        return self.network.parameter_counts()
 
     def weight_bytes(self) -> int:
         """Bytes of the weights as stored: a byte each for matrices, with a scale per row, and biases in floating point."""

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.execution import supervisor
-from benchmarks.execution.slots import SHARE
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
+from benchmarks.profiling import SHARE
 from benchmarks.trial import Overrides, Trial, specify
 from models.contract import Fit, ModelEntry, ParameterCounts, SelfFitting, State
 from models.sequences import InputSpec, SequenceBatch, TargetSpec

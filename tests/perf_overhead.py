@@ -28,7 +28,7 @@ papermill.execute_notebook(
 
 def main() -> int:
     from benchmarks import provenance
-    from benchmarks.execution import supervisor
+    from benchmarks.execution import fork_server, supervisor
     from benchmarks.records import read_result, run_folder
     from benchmarks.trial import Overrides, specify
 
@@ -62,7 +62,7 @@ def main() -> int:
             }
             command = [sys.executable, "-c", PLAIN, str(provenance.notebook("quality")), str(folder / "notebook.ipynb")]
             started = time.perf_counter()
-            subprocess.run([*command, json.dumps(parameters)], check=True, env=os.environ | supervisor.ONE_THREAD)
+            subprocess.run([*command, json.dumps(parameters)], check=True, env=os.environ | fork_server.ONE_THREAD)
             pending = json.loads((folder / "result.pending.json").read_text())
             plain.append(time.perf_counter() - started - sum(pending["seconds"].values()))
     for workers, seconds in overhead.items():

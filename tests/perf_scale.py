@@ -24,7 +24,7 @@ from instant_workers import InstantContext, InstantWorker
 from synthetic_runs import MODELS, write_failure, write_run
 
 from benchmarks import records, tracking
-from benchmarks.execution import display, supervisor
+from benchmarks.execution import display, fork_server
 from benchmarks.execution.plan import refusal
 from benchmarks.records import Result, Status
 from benchmarks.running import Options, complete
@@ -143,7 +143,7 @@ def coordinated(suite: Path, results: Path, named: str) -> Iterator[tuple[str, f
 
 def coordinate(suite: str, results: str) -> int:
     """`rnnbench run` in this process with instant workers; prints what it took as one line of JSON."""
-    supervisor._context = lambda forked: InstantContext()  # type: ignore[assignment, return-value]
+    fork_server.context = lambda forked: InstantContext()  # type: ignore[assignment, return-value]
     tracking.DRAIN_SECONDS = 1.0
     advance, own = display.Progress.advance, []
 

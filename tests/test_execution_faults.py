@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,25 +24,9 @@ from benchmarks.execution.supervisor import Summary
 from benchmarks.records import Result, Status, failure, read_result, run_folder, write_result
 from benchmarks.report_sections import Study
 from benchmarks.trial import Overrides, Trial, specify
-from models import registry
 from models.names import UnknownName
 
-
-@pytest.fixture(scope="module", autouse=True)
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The faulty model, registered as any package elsewhere would register one; workers inherit sys.path."""
-    folder = tmp_path_factory.mktemp("plugin")
-    faulty.install_plugin(folder)
-    sys.path.insert(0, str(folder))
-    registry.entries.cache_clear()
-    yield folder
-    sys.path.remove(str(folder))
-    registry.entries.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return faulty.write_notebook(tmp_path_factory.mktemp("notebook") / "trial.ipynb")
+pytestmark = pytest.mark.usefixtures("plugin")
 
 
 def execute(trials: list[Trial], results: Path, notebook: Path, **options: object) -> Summary:

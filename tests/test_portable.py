@@ -26,7 +26,7 @@ from benchmarks.exchange import STAGING, Merged, Verdict, export, merge
 from benchmarks.execution.lock import FolderInUse, locked
 from benchmarks.execution.plan import plan
 from benchmarks.parameters import InvalidParameter
-from benchmarks.portable import MANIFEST, RUN_FILES, BadArchive, open_archive
+from benchmarks.portable import MANIFEST, RUN_FILES, BadArchive, Run, open_archive
 from benchmarks.records import Status, run_folder
 from benchmarks.running import code_digests
 from benchmarks.suite import Suite, load
@@ -113,9 +113,9 @@ def merged(path: Path, results: Path) -> Merged:
         return merge(archive, results)
 
 
-def verify(path: Path) -> None:
+def verify(path: Path) -> dict[str, Run]:
     with open_archive(path) as archive:
-        archive.check()
+        return archive.check()
 
 
 def members(content: bytes) -> dict[str, bytes]:
@@ -474,7 +474,8 @@ def test_an_environment_that_a_kill_tore_is_no_reason_to_refuse_a_result(packed:
     def tear(files: dict[str, bytes], folder: str) -> None:
         files[f"{folder}/env.json"] = files[f"{folder}/env.json"][:-1]
 
-    verify(resealed(packed, tmp_path, tear))
+    checked, whole = verify(resealed(packed, tmp_path, tear)), verify(packed)
+    assert {trial_id: run.result for trial_id, run in checked.items()} == {x: run.result for x, run in whole.items()}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ from benchmarks.parameters import InvalidParameter
 from benchmarks.records import Result, Status, failure, read_result, run_folder, write_result
 from benchmarks.running import Options, code_digests, supervise
 from benchmarks.trial import Overrides, Trial, specify
-from models import registry
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -161,18 +160,6 @@ def test_an_address_without_a_cluster_to_use_it_is_refused(
         command_line.main()
     assert ended.value.code == 2
     assert "only --executor ray" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The faulty model, registered as any package elsewhere would register one."""
-    folder = tmp_path_factory.mktemp("plugin")
-    faulty.install_plugin(folder)
-    sys.path.insert(0, str(folder))
-    registry.entries.cache_clear()
-    yield folder
-    sys.path.remove(str(folder))
-    registry.entries.cache_clear()
 
 
 @pytest.fixture

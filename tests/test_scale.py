@@ -15,7 +15,7 @@ from synthetic_runs import trials, write_run
 
 from benchmarks import records, report, tables
 from benchmarks import report_sections as sections
-from benchmarks.execution import supervisor
+from benchmarks.execution import fork_server
 from benchmarks.running import Narrowed, Options, complete
 from benchmarks.suite import load
 from benchmarks.tracking import Tracker
@@ -70,7 +70,7 @@ def test_a_run_with_nothing_to_do_reads_each_result_once(
 def test_a_run_of_new_trials_reads_each_result_once(
     suite: Path, tmp_path: Path, validated: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_context", lambda forked: InstantContext())
+    monkeypatch.setattr(fork_server, "context", lambda forked: InstantContext())
     monkeypatch.setattr(Tracker, "submit", lambda self, trial, result: None)
     outcome = complete(str(suite), "cpu", Options(tmp_path, 2), Narrowed(report=False))
     assert outcome is not None and "30 trials: 30 ok" in outcome.table

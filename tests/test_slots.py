@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import profiling
 from benchmarks.execution import slots
 from benchmarks.execution.notebook_run import _status_of
-from benchmarks.execution.slots import SHARE, Slot, Slots, default_workers, occupy, visible_gpus
-from benchmarks.profiling import peak_told
+from benchmarks.execution.slots import Slot, Slots, default_workers, visible_gpus
+from benchmarks.profiling import SHARE, occupy, peak_told
 from benchmarks.records import Status
 from benchmarks.trial import NoGPU, resolve_device
 
@@ -116,7 +117,7 @@ def test_what_all_trials_may_hold_and_their_contexts_fit_into_the_gpu(
     occupy(torch.device("cuda"))
     assert len(gpu) == bounded
     for fraction in gpu:
-        assert 0.9 < n * (fraction + slots.CONTEXT_BYTES / (100 * GIB)) <= 1 + 1e-9
+        assert 0.9 < n * (fraction + profiling.CONTEXT_BYTES / (100 * GIB)) <= 1 + 1e-9
 
 
 def test_nothing_is_bounded_on_the_cpu_or_for_a_trial_by_hand(

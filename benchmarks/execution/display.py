@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import cost_tables, tables
+from benchmarks.execution.order import Expected
 from benchmarks.execution.plan import Plan
 from benchmarks.records import Result, Status, run_folder
 from benchmarks.trial import Trial
@@ -76,9 +77,9 @@ def show_plan(plan: Plan, results: Path, alike: Sequence[tuple[Trial, Result]] =
     console.print("Trials: " + ", ".join(f"{n} {state}" for state, n in states.items()))
     known, bound = expected_seconds(replace(plan, done=[*plan.done, *alike]))
     if known:
-        console.print(f"Time on one core: about {known:.0f} s, by earlier trials of these models and tasks")
+        console.print(f"Time on one core: about {known:.0f} s, by earlier trials with other seeds")
     if bound:
-        console.print(f"Time on one core: at most {bound:.0f} s for models and tasks without one (their max_seconds)")
+        console.print(f"Time on one core: at most {bound:.0f} s for those without one (their max_seconds)")
     sizes = [_size(run_folder(results, trial.id)) for trial, _ in plan.done]
     if sizes:
         console.print(f"Disk: about {sum(sizes) / len(sizes) * len(plan.to_run) / 1e6:.1f} MB")
@@ -97,17 +98,13 @@ def show_tuning(tuning: Tuning) -> None:
 
 
 def expected_seconds(plan: Plan) -> tuple[float, float]:
-    """Seconds of one core: for trials of a model and task with earlier results, and an upper bound for all others."""
-    earlier: dict[tuple[str, str, str], list[float]] = {}
-    for trial, result in plan.done:
-        earlier.setdefault((trial.model, trial.task, trial.mode), []).append(sum(result.seconds.values()))
+    """Seconds of one core: for trials that differ from ended ones in the seed alone, and an upper bound for all others."""
+    expected = Expected(plan.done)
     known = bound = 0.0
     for trial in plan.to_run:
-        seconds = earlier.get((trial.model, trial.task, trial.mode))
-        if seconds:
-            known += sum(seconds) / len(seconds)
-        else:
-            bound += float(trial.fit["max_seconds"])
+        seconds = expected.seconds(trial.cell)
+        known += seconds or 0.0
+        bound += float(trial.fit["max_seconds"]) if seconds is None else 0.0
     return known, bound
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 
 from benchmarks.records import Result
 from benchmarks.trial import Trial
@@ -25,18 +24,13 @@ class Expected:
     def learn(self, trial: Trial, result: Result) -> None:
         """What a trial took; one without a clock, such as a failed one, says nothing."""
         if result.seconds:
-            total, n = self._known.get(cell(trial), (0.0, 0))
-            self._known[cell(trial)] = total + sum(result.seconds.values()), n + 1
+            total, n = self._known.get(trial.cell, (0.0, 0))
+            self._known[trial.cell] = total + sum(result.seconds.values()), n + 1
 
     def seconds(self, of: str) -> float | None:
-        """The mean over the trials of a `cell`; None where none has ended."""
+        """The mean over the trials of a `Trial.cell`; None where none has ended."""
         total, n = self._known.get(of, (0.0, 0))
         return total / n if n else None
-
-
-def cell(trial: Trial) -> str:
-    """What the seeds of one model on one task share."""
-    return replace(trial, seed=0).id
 
 
 class Queue:
@@ -51,7 +45,7 @@ class Queue:
             self.put(trial)
 
     def put(self, trial: Trial) -> None:
-        self._waiting.setdefault(cell(trial), deque()).append(trial)
+        self._waiting.setdefault(trial.cell, deque()).append(trial)
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))

@@ -176,8 +176,8 @@ class _Cluster:
                 if self.workers is not None and len(self.running) >= self.workers:
                     return
                 # A trial that this node broke off comes last: another node may take it meanwhile.
-                queue = sorted(self.queue, key=lambda trial: node in self.lost_on.get(trial.id, ()))
-                trial = next((trial for trial in queue if node.takes(trial)), None)
+                others = (trial for trial in self.queue if node not in self.lost_on.get(trial.id, ()))
+                trial = next(filter(node.takes, others), None) or next(filter(node.takes, self.queue), None)
                 if trial is not None:
                     self.queue.remove(trial)
                     node.busy[trial.device] += 1

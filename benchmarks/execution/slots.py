@@ -1,6 +1,7 @@
 """Places on GPUs: several trials share one, each with its part of the memory; a trial that runs alone has all of it.
 
-A place is taken where a trial is started and given back where it ends; `occupy`, in the trial's own process, keeps within it.
+A place is taken where a trial is started and given back where it ends; in the trial's own process `profiling.occupy` keeps
+within it.
 To ask here how many GPUs there are starts no context on them.
 """
 
@@ -14,17 +15,13 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.profiling import SHARE
+
 MOST = 16
 """Trials on one GPU at most: kernels of different processes take turns, so more would only wait for each other."""
 
 LEAST_BYTES = 4 << 30
 """Of a GPU's memory, for each trial that shares it."""
-
-CONTEXT_BYTES = 640 << 20
-"""What CUDA and its libraries take in each process before the first tensor, which the allocator's limit does not count."""
-
-SHARE = "RNNBENCH_GPU_SHARE"
-"""Environment variable that tells a trial its part of the GPU's memory."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,3 @@ def memory_bytes() -> int | None:
     listed = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split()
     sizes = [int(size) << 20 for size in listed if size.isdigit()]
     return min(sizes, default=None)
-
-
-def occupy(device: torch.device) -> None:
-    """Keeps this process within its part of the GPU's memory, if it was given one: more is then an OutOfMemoryError, and no
-    trouble for the trials beside."""
-    share = float(os.environ.get(SHARE, 1))
-    if device.type == "cuda" and share < 1:
-        total = torch.cuda.get_device_properties(device).total_memory
-        # A GPU too small for so many contexts shall at least not be refused outright.
-        torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, share / 4), device)

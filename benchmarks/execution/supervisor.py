@@ -9,10 +9,8 @@ Whatever happens to a trial becomes a row; whatever happens to the supervisor, t
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,14 +19,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import _forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from benchmarks import provenance
-from benchmarks.execution.lifeline import COORDINATOR
+from benchmarks.execution import fork_server
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
 from benchmarks.execution.order import Expected, Queue
@@ -56,8 +53,6 @@ MARGIN_S = 120.0
 
 ESCALATION = ((0.0, signal.SIGINT), (4.0, signal.SIGTERM), (8.0, signal.SIGKILL))
 """Seconds after the deadline, and what is sent then. Python code stops at the first, most others at the second."""
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
 class StorageError(RuntimeError):
@@ -160,7 +155,7 @@ def run(
                 deadline_s=deadline_s,
                 stall_s=stall_s,
                 scratch=Path(scratch),
-                forked=_forked(forked),
+                forked=fork_server.is_available() if forked is None else forked,
                 expected=Expected(found.done),
             )
             with supervisor.listening():
@@ -174,9 +169,9 @@ def run(
                 if timed and not supervisor.stopped_by:
                     before_timing()
                     for alike in rounds(timed):
-                        _end_fork_server()
+                        fork_server.end()
                         supervisor.work(alike, workers=1)
-                    _end_fork_server()
+                    fork_server.end()
             return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by, packing)
 
 
@@ -184,11 +179,6 @@ def rounds(timed: Iterable[Trial]) -> list[list[Trial]]:
     """The first process of every model, then the second: what changes on a machine over minutes falls on all models alike."""
     ordered = sorted(timed, key=lambda trial: trial.seed)
     return [list(alike) for _, alike in itertools.groupby(ordered, key=lambda trial: trial.seed)]
-
-
-def _forked(wanted: bool | None) -> bool:
-    """Whether kernels are forked: where nobody says, on Linux. macOS has fork, but its system libraries do not survive it."""
-    return sys.platform == "linux" if wanted is None else wanted
 
 
 @contextmanager
@@ -284,7 +274,7 @@ class _Supervisor:
         gpus = visible_gpus() if any(trial.device == "cuda" for trial in todo) else []
         workers = workers or workers_for("cuda" if gpus else "cpu")
         self.slots = Slots(gpus, workers)
-        context = _context(self.forked)
+        context = fork_server.context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
         started, busy_before = time.monotonic(), self.busy_s
@@ -334,8 +324,7 @@ class _Supervisor:
             slot=slot,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
-        # The fork server starts with the first trial, and takes its environment from here.
-        with _environment({**ONE_THREAD, COORDINATOR: str(os.getpid())}):
+        with fork_server.environment():
             process.start()
         allowed, now = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S, time.monotonic()
         self.running[process.sentinel] = _Running(trial, process, now, now + allowed, slot)
@@ -418,32 +407,3 @@ class _Supervisor:
         for running in self.running.values():
             running.signal(signal.SIGKILL)
             running.process.join()
-
-
-def _context(forked: bool) -> BaseContext:
-    """Workers come from a fork server that has done the imports; where forking is unsafe each imports for itself."""
-    if not forked:
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.execution.preload"])
-    return context
-
-
-def _end_fork_server() -> None:
-    """The next worker starts another one, a new interpreter. Its own end is what the standard library offers no name for."""
-    _forkserver._stop()  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -1,0 +1,50 @@
+"""The process that workers are forked from: it has done the imports, runs nothing, and has one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import _forkserver
+
+from benchmarks.execution.lifeline import COORDINATOR
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+
+
+def is_available() -> bool:
+    """Whether to fork where nobody says. macOS has fork, but its system libraries do not survive it."""
+    return sys.platform == "linux"
+
+
+def context(forked: bool) -> BaseContext:
+    """Workers come from the fork server; where forking is unsafe each imports for itself."""
+    if not forked:
+        return multiprocessing.get_context("spawn")
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(["benchmarks.execution.preload"])
+    return made
+
+
+def end() -> None:
+    """The next worker starts another one, a new interpreter. Its own end is what the standard library offers no name for."""
+    _forkserver._stop()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """Around the start of a worker: the server starts with the first one, and takes its environment from here."""
+    values = {**ONE_THREAD, COORDINATOR: str(os.getpid())}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
