@@ -30,7 +30,7 @@ def failures(study: Study) -> Html | None:
     more = f" The first {MOST} of {len(failed)} are listed." if len(failed) > MOST else ""
     told = (
         "What a trial had reached, its best validation so far, is kept apart and enters no mean: it counts as failed. Links "
-        f"work where this page lies in its results folder. To try them again: rnnbench run {study.name} --retry-failed.{more}"
+        f"work where this page lies in its results folder. To try them again: the same command with --retry-failed.{more}"
     )
     body = table(("task", "model", "seed", "status", "reason", "reached on validation", "notebook"), rows)
     return Html(f"<h2>Failures</h2>{body.text}{paragraphs([told]).text}")

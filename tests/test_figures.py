@@ -163,3 +163,16 @@ def test_a_sweep_tells_who_keeps_the_rule(tmp_path):
             write_run(tmp_path, trial, 1.0, length_sweep=dict.fromkeys(result.length_sweep, 1.0))
     figure = report_figures.length_sweep(tables.frame(tmp_path, planned))
     assert figure.get_suptitle() == "parity at 5 times the trained length is solved by lstm"
+
+
+@pytest.mark.parametrize(
+    ("marked", "told"),
+    [
+        ({}, "No task is complete"),
+        ({"gru": 2, "lstm": 1}, "gru is best or tied with the best on 2 of 3 tasks"),
+        ({"floor": 1, "gru": 1}, "floor and gru are best or tied with the best on 1 of 3 tasks"),
+        (dict.fromkeys("abcd", 1), "Each of 4 models is best or tied with the best on 1 of 3 tasks"),
+    ],
+)
+def test_a_title_names_all_who_are_marked_best_as_often(marked, told):
+    assert report_figures._leaders(marked, 3) == told

@@ -39,13 +39,7 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
         return message("No trial has finished: there are no scores to show yet.")
     look = styles(frame)
     tasks = list(dict.fromkeys(frame["task"]))
-    marked = Counter(matrix.loc[matrix["best"], "model"])
-    top = marked.most_common(1)
-    claim = (
-        f"{top[0][0]} is best or tied with the best on {top[0][1]} of {len(tasks)} tasks"
-        if top
-        else "No task is complete"
-    )
+    claim = _leaders(Counter(matrix.loc[matrix["best"], "model"]), len(tasks))
     reading = f"Points: seeds. Bar: mean and 95 % t interval. {seeds_text(frame)}."
     figure, axes = drawing(claim, len(tasks), (4.0, 1.0 + 0.2 * len(look)), reading=reading)
     for index, (ax, task) in enumerate(zip(axes, tasks, strict=True)):
@@ -67,6 +61,18 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
     return figure
 
 
+def _leaders(marked: Mapping[str, int], n_tasks: int) -> str:
+    """The models that are marked best most often, all of them: to name one of several would be a choice of ours."""
+    if not marked:
+        return "No task is complete"
+    most = max(marked.values())
+    names = [model for model, n in marked.items() if n == most]
+    told = (
+        f"Each of {len(names)} models is" if len(names) > 3 else " and ".join(names) + (" are" if names[1:] else " is")
+    )
+    return f"{told} best or tied with the best on {most} of {n_tasks} tasks"
+
+
 def _score_row(ax: Axes, row: int, ok: pd.DataFrame, cell: pd.Series, style: Style) -> None:
     ax.plot(ok["value"], [row] * len(ok), style.marker, color=style.colour, alpha=0.45, markersize=5, mew=0)
     if cell["n"] > 1:
@@ -77,7 +83,10 @@ def _score_row(ax: Axes, row: int, ok: pd.DataFrame, cell: pd.Series, style: Sty
     if absent:
         place = 1.01 if cell["n"] else 0.02
         text = ", ".join(absent)
-        ax.text(place, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=MUTED)
+        over_lines = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        ax.text(
+            place, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=MUTED, bbox=over_lines
+        )
 
 
 SCORE_BOTTOM = -0.5
