@@ -213,6 +213,8 @@ class Store:
             name = f"{cell['model']} on {cell['task']}"
             tags = [RunTag("mlflow.runName", name), RunTag("status", cell["failures"] or "no failure")]
             self.client.log_batch(run_id, points, tags=tags)
+            if cell["failed"] and not cell["n"]:
+                self.client.update_run(run_id, status="FAILED")  # a tick would say that there is something to see
 
 
 def _first_line(error: Exception) -> str:

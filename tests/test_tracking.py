@@ -91,6 +91,14 @@ def test_a_run_ends_as_its_trial_did(store):
     assert all(run.info.status == "FINISHED" for run in parents(store).values())
 
 
+def test_a_model_of_which_no_seed_finished_has_failed(store):
+    failing = trials(("rnn",), ("adding",), 2)
+    for trial in failing:
+        write_failure(store, trial, Status.DIVERGED, "loss nan at step 7")
+    assert mirror(store, "failing", failing).close() is None
+    assert [run.info.status for run in parents(store, "failing").values()] == ["FAILED"]
+
+
 def test_a_child_holds_curve_metrics_phases_parameters_and_notebook(store):
     trial = PLANNED[0]
     result = records.read_result(records.run_folder(store, trial.id))
