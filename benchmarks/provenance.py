@@ -137,6 +137,7 @@ def _source(module: str) -> Path:
     return Path(spec.origin)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of each of `PACKAGES`."""
     return {name: version(name) for name in PACKAGES}

@@ -89,8 +89,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     if asked.dry_run:
         show_plan(found, options.results)
         return None
-    for trial in {trial.cell: trial for trial in found.to_run}.values():
-        check_buildable(trial)
+    check_buildable(found.to_run)
     tracker = Tracker(options.results, chosen.name, whole)
     summary = _execute(tracker, trials, found, digests, options, retry)
     if summary is not None and summary.stopped_by is not None:
@@ -116,6 +115,7 @@ def _execute(
 
     try:
         if found.to_run:
+            tracker.start()
             return supervise(trials, found, digests, options, tracker.submit, lambda: _warn(tracker.close()), retry)
         if not all(tracker.is_logged(trial) for trial, _ in found.done):
             with locked(options.results):

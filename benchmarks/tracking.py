@@ -4,8 +4,8 @@ Experiment = suite; parent run = model on task, with mean and interval over seed
 rebuilt from the run folders by `sync`, without duplicates: a child is known by its tag ``trial_id``, and the digest of
 its result.json, the last that is written of it, says that it is whole. A lock lets one process at a time open the store.
 
-Importing mlflow and opening a fresh SQLite store takes seconds, so a background thread does both while trials run; a
-ledger beside the report remembers what is logged, so that a run with nothing new does neither.
+Importing mlflow and opening a fresh SQLite store takes seconds, so a process of its own does both while trials run; a ledger
+beside the report remembers what is logged, so that a run with nothing new does neither.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ import contextlib
 import json
 import logging
 import math
+import multiprocessing
 import os
-import queue
-import threading
+import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from benchmarks import records, tables, tracked
+from benchmarks.execution import fork_server
+from benchmarks.execution.lifeline import die_with_parent
 from benchmarks.records import Result
 from benchmarks.trial import Trial
 from models import registry as models
@@ -222,7 +226,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Tracker:
-    """Mirrors results while trials run. `submit` returns at once; one background thread is the only writer.
+    """Mirrors results while trials run. `submit` returns at once; one process beside this one is the only writer.
 
     Nothing that the store does can hurt a trial: the first error ends the mirroring, and `close` says how to catch up.
     """
@@ -233,18 +237,18 @@ class Tracker:
         self.suite = suite_name
         self.trials = trials
         self.ledger = Ledger(results, suite_name)
-        self.problem: str | None = None
-        self._waiting: queue.SimpleQueue[tuple[Trial, Result] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: _Writer | None = None
+
+    def start(self) -> None:
+        """Starts the writer; to be called while this process has one thread, for the writer is a copy of it."""
+        self._writer = self._writer or _Writer(self)
 
     def submit(self, trial: Trial, result: Result) -> None:
         """Hands over a trial whose result.json is written."""
-        if self.is_logged(trial):
-            return
-        self._waiting.put((trial, result))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
-            self._thread.start()
+        if not self.is_logged(trial):
+            self.start()
+            assert self._writer is not None
+            self._writer.waiting.put((trial, result))
 
     def is_logged(self, trial: Trial) -> bool:
         """Whether the store holds the trial's result as it is: a look at one small file and at the ledger."""
@@ -253,35 +257,81 @@ class Tracker:
 
     def close(self) -> str | None:
         """Waits until all is written, at most DRAIN_SECONDS; a warning in one line if it was not."""
-        if self._thread is None:
+        if self._writer is None:
             return None
-        self._waiting.put(None)
-        self._thread.join(DRAIN_SECONDS)
-        stuck, self._thread = self._thread.is_alive(), None
-        if stuck:
-            self.problem = f"the store was still busy after {DRAIN_SECONDS:g} s"
-        if self.problem is None:
+        problem, self._writer = self._writer.close(), None
+        self.ledger = Ledger(self.results, self.suite)
+        if problem is None:
             return None
         return (
-            f"MLflow at {self.ledger.uri}: {self.problem}; results are safe, catch up with: rnnbench sync {self.suite} "
+            f"MLflow at {self.ledger.uri}: {problem}; results are safe, catch up with: rnnbench sync {self.suite} "
             "and the same --results and --device"
         )
 
-    def _write(self) -> None:
-        try:
-            self._drain()
-        # Whatever a store may raise, trials go on, and close() reports it.
-        except Exception as error:  # noqa: BLE001
-            self.problem = _first_line(error)
 
-    def _drain(self) -> None:
-        with writing(self.results):
-            store = Store(self.results, self.suite)
-            while (item := self._waiting.get()) is not None:
-                store.log(*item)
-                self.ledger.logged[item[0].id] = store.children[item[0].id][1]
-            store.summarise(self.trials)
-            self.ledger.save()  # last: what a run cut short has logged, the next one finds in the store
+class _Writer:
+    """The process that writes a tracker's store: what mlflow needs, 100 MB, is not the coordinator's to carry. It dies with the
+    coordinator, and is killed where it hangs: a store cut short is made good by the next writer."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        # A copy imports nothing anew.
+        context: Any = multiprocessing.get_context("fork" if fork_server.is_available() else "spawn")
+        self.waiting: Queue[tuple[Trial, Result] | None] = context.Queue()
+        self._told, tells = context.Pipe(duplex=False)
+        mirrored = (tracker.results, tracker.suite, tracker.trials)
+        self._process = context.Process(target=_mirror, args=(*mirrored, self.waiting, tells, os.getpid()), daemon=True)
+        self._process.start()
+        tells.close()
+
+    def close(self) -> str | None:
+        """Waits for the end; what went wrong, if anything did."""
+        self.waiting.put(None)
+        self._process.join(DRAIN_SECONDS)
+        self.waiting.cancel_join_thread()  # it may have been left unread
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+            return f"the store was still busy after {DRAIN_SECONDS:g} s"
+        try:
+            return self._told.recv()
+        except EOFError:
+            return f"its writer died with exit code {self._process.exitcode}"
+
+
+def _mirror(
+    results: Path,
+    suite: str,
+    trials: list[Trial],
+    waiting: Queue[tuple[Trial, Result] | None],
+    tells: Connection,
+    coordinator: int,
+) -> None:
+    """The life of a writer; at its end it tells what went wrong, or None."""
+    if fork_server.is_available():
+        die_with_parent(coordinator)
+    for signum in (signal.SIGINT, signal.SIGTERM):  # meant for the coordinator, which ends this process when it is time
+        signal.signal(signum, signal.SIG_IGN)
+    try:
+        _drain(results, suite, trials, waiting)
+    # Whatever a store may raise, trials go on, and the coordinator reports it.
+    except Exception as error:  # noqa: BLE001
+        tells.send(_first_line(error))
+    else:
+        tells.send(None)
+
+
+def _drain(results: Path, suite: str, trials: list[Trial], waiting: Queue[tuple[Trial, Result] | None]) -> None:
+    item = waiting.get()
+    if item is None:
+        return
+    with writing(results):
+        store, ledger = Store(results, suite), Ledger(results, suite)
+        while item is not None:
+            store.log(*item)
+            ledger.logged[item[0].id] = store.children[item[0].id][1]
+            item = waiting.get()
+        store.summarise(trials)
+        ledger.save()  # last: what a run cut short has logged, the next one finds in the store
 
 
 def sync(results: Path, suite_name: str, trials: list[Trial]) -> int:

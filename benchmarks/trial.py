@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import multiprocessing
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 
+from benchmarks.execution import fork_server
 from benchmarks.fitting import FitConfig
 from benchmarks.machine import fingerprint
 from benchmarks.parameters import InvalidParameter, configure
@@ -153,8 +155,35 @@ def sized_to_state(trial: Trial, state_bytes: int) -> Trial:
     return replace(trial, model_config=_plain(sized))
 
 
-def check_buildable(trial: Trial) -> None:
-    """Raises InvalidParameter where the model cannot be built for the task, nothing being allocated for it."""
+def check_buildable(trials: Sequence[Trial]) -> None:
+    """Raises InvalidParameter where a model cannot be built for its task, nothing being allocated for it.
+
+    Where a process can be copied a copy looks: torch imports its compiler to build what it does not allocate, and the
+    coordinator would carry that, 75 MB, to its end.
+    """
+    cells = list({trial.cell: trial for trial in trials}.values())
+    if not cells:
+        return
+    if fork_server.is_available():
+        with multiprocessing.get_context("fork").Pool(1) as copy:
+            problem = copy.apply(_unbuildable, (cells,))
+    else:
+        problem = _unbuildable(cells)
+    if problem is not None:
+        raise InvalidParameter(problem)
+
+
+def _unbuildable(cells: list[Trial]) -> str | None:
+    """What is wrong with the first of them that cannot be built."""
+    try:
+        for trial in cells:
+            _build(trial)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _build(trial: Trial) -> None:
     entry, task = registry.entry(trial.model), build_task(trial.task, trial.task_parameters)
     kind = (task.input, task.target, task.causal)
     if entry.fit is not Fit.GRADIENT or entry.refuses(*kind) is not None:

@@ -166,8 +166,7 @@ def studies(suite: Suite, asked: Asked) -> list[Study]:
 def tune(under_way: Sequence[Study], options: Options) -> Tuning:
     """Runs what is missing of a suite's studies, a batch of each at a time. Raises Stopped, DataMissing or InvalidParameter."""
     prepare([study.default for study in under_way])
-    for study in under_way:
-        check_buildable(study.default)
+    check_buildable([study.default for study in under_way])
     while any(len(study.values) < study.n_trials for study in under_way):
         batches = [study.ask() for study in under_way]
         done = len(under_way[0].asked)

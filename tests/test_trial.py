@@ -99,12 +99,12 @@ def test_what_cannot_be_is_refused_in_one_sentence(arguments, error, message):
 )
 def test_a_model_that_cannot_be_built_is_refused_before_anything_runs(model, budget, config, message):
     with pytest.raises(InvalidParameter, match=message):
-        check_buildable(specify("adding", model, 0, budget, "cpu", Overrides(model_config=config)))
+        check_buildable([specify("adding", model, 0, budget, "cpu", Overrides(model_config=config))])
 
 
 def test_what_can_be_built_or_is_refused_by_the_model_itself_passes():
-    for model in registry.entries():
-        check_buildable(specify("adding", model, 0, 2000, "cpu"))
+    check_buildable([specify("adding", model, 0, 2000, "cpu") for model in registry.entries()])
+    check_buildable([])
 
 
 def test_a_pending_result_is_none_until_it_is_promoted(tmp_path):

@@ -14,14 +14,19 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
 import torch
 from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase
 
@@ -101,13 +106,36 @@ class ForkProvisioner(KernelProvisionerBase):
         """Nothing beyond the process is held."""
 
 
+class PromptClient(AsyncKernelClient):
+    """A client that takes a kernel for ready once it has heard it on both channels; jupyter_client's own then waits for 0.2 s
+    of silence, which nbclient does not need: it knows a cell's messages by the request that they answer."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """timeout: seconds. Raises RuntimeError where the kernel is dead or silent."""
+        started = time.monotonic()
+        while True:
+            self.kernel_info()
+            try:
+                reply = await self.shell_channel.get_msg(timeout=1)
+                await self.iopub_channel.get_msg(timeout=0.2)
+            except Empty:
+                if not await self.is_alive():
+                    raise RuntimeError("it died before it was ready") from None
+                if timeout is not None and time.monotonic() - started > timeout:
+                    raise RuntimeError(f"it said nothing for {timeout:g} s") from None
+            else:
+                self._handle_kernel_info_reply(reply)
+                return
+
+
 def manager(kernel: WaitingKernel | None, connection_file: Path) -> AsyncKernelManager:
     """A kernel manager for papermill's ``km``; without a waiting kernel it starts an ordinary one. connection_file: short, for
     a socket's path may have 107 bytes."""
-    made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file))
+    made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file), client_factory=PromptClient)
     if kernel is None:
         return made
-    provisioner = ForkProvisioner(kernel_spec=made.kernel_spec, parent=made)
+    made._kernel_spec = KernelSpec(**get_kernel_dict())  # nothing is launched by it, and to look for one takes 0.06 s
+    provisioner = ForkProvisioner(kernel_spec=made._kernel_spec, parent=made)
     provisioner.kernel = kernel
     made.provisioner = provisioner
     return made

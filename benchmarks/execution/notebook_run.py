@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 # ruff: noqa: E402
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, imported by papermill where there is no screen
@@ -19,6 +20,7 @@ import papermill
 import torch
 import zmq
 from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager
@@ -28,6 +30,8 @@ from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
 from benchmarks.records import Status, promote
 from benchmarks.trial import NoGPU
+
+ENGINE = "rnnbench"
 
 _STATUS_OF: dict[str, Status] = {
     kind.__name__: status
@@ -60,6 +64,51 @@ _SAID_BY = frozenset(
 )
 
 
+class _Progress(NotebookExecutionManager):
+    """Saves the notebook before each cell of code, now and then within, and at the end. papermill saves it after each cell
+    too, and around those of text: nothing more to see, for a quarter of what a short trial takes."""
+
+    saves = True
+
+    def cell_start(self, cell: nbformat.NotebookNode, cell_index: int | None = None, **kwargs: Any) -> None:
+        self.saves = cell.cell_type == "code"
+        super().cell_start(cell, cell_index, **kwargs)
+
+    def cell_complete(self, cell: nbformat.NotebookNode, cell_index: int | None = None, **kwargs: Any) -> None:
+        self.saves = False
+        super().cell_complete(cell, cell_index, **kwargs)
+        self.saves = True
+
+    def save(self, **kwargs: Any) -> None:
+        if self.saves:
+            super().save(**kwargs)
+
+
+class _Engine(NBClientEngine):
+    """papermill's own, with our `_Progress`."""
+
+    @classmethod
+    def execute_notebook(
+        cls,
+        nb: nbformat.NotebookNode,
+        kernel_name: str,
+        output_path: str,
+        progress_bar: bool,
+        log_output: bool,
+        **kwargs: Any,
+    ) -> nbformat.NotebookNode:
+        progress = _Progress(nb, output_path, log_output, progress_bar)
+        progress.notebook_start()
+        try:
+            cls.execute_managed_notebook(progress, kernel_name, log_output=log_output, **kwargs)
+        finally:
+            progress.notebook_complete()
+        return progress.nb
+
+
+papermill_engines.register(ENGINE, _Engine)
+
+
 def execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None:
     """Runs the notebook; None where it wrote its result itself."""
     target = job.folder / "notebook.ipynb"
@@ -73,6 +122,7 @@ def execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None
             _literal(job.notebook),
             _literal(target),
             parameters=parameters,
+            engine_name=ENGINE,
             kernel_name="python3",
             language="python",
             cwd=job.notebook.parent,
