@@ -217,8 +217,9 @@ def to_target(frame: pd.DataFrame, curves: Mapping[tuple[str, str], pd.DataFrame
     """
     rows = []
     timed = {(row["task"], row["model"]): row for row in costs.to_dict("records")}
+    cells = dict(list(frame[["task", "model", "family", "floor", "ceiling", "reference"]].groupby(["task", "model"])))
     for (task, model), curve in curves.items():
-        cell = frame[(frame["task"] == task) & (frame["model"] == model)]
+        cell = cells[task, model]
         floor, goal = cell["floor"].astype(float).mean(), cell["ceiling"].fillna(cell["reference"]).astype(float).mean()
         if not math.isfinite(goal) or goal == floor:
             continue

@@ -101,7 +101,7 @@ def field(frame: pd.DataFrame) -> Field:
     a rival twice over would cost all others power."""
     scored = frame[frame["score"].notna() & (frame["status"] == Status.OK)]
     tasks = tuple(task for task in dict.fromkeys(frame["task"]) if (scored["task"] == task).any())
-    worst = scored.groupby("task")["score"].min()
+    worst, worst_merits = scored.groupby("task")["score"].min(), _worst_merits(frame)
     rows = frame[frame["task"].isin(tasks) & (frame["family"] != "floor")]
     scores, merits, imputed, left_out = {}, {}, {}, {}
     for model, own in rows.groupby("model", sort=False):
@@ -116,7 +116,8 @@ def field(frame: pd.DataFrame) -> Field:
             left_out[str(model)] = "has other seeds on some tasks"
             continue
         scores[str(model)] = table.to_numpy()
-        merits[str(model)] = np.array([_merit(own[own["task"] == task], frame) for task in tasks])
+        by_task = dict(list(own[["task", "status", "value", "direction", "margin"]].groupby("task", sort=False)))
+        merits[str(model)] = np.array([_merit(by_task[task], worst_merits[task]) for task in tasks])
         if failed.any():
             imputed[str(model)] = int(failed.sum())
     for default in filter(None, map(with_defaults, list(scores))):
@@ -147,15 +148,20 @@ def _absence(own: pd.DataFrame, tasks: tuple[str, ...]) -> str | None:
     return f"was not run on {', '.join(absent)}" if absent else None
 
 
-def _merit(own: pd.DataFrame, frame: pd.DataFrame) -> float:
+def _merits(rows: pd.DataFrame) -> pd.Series:
+    """The metric of each trial, its sign turned where lower is better."""
+    return rows["value"].astype(float) * rows["direction"].map({"lower": -1.0}).fillna(1.0)
+
+
+def _worst_merits(frame: pd.DataFrame) -> pd.Series:
+    """Of any model, by task."""
+    ok = frame.loc[frame["status"] == Status.OK, ["task", "value", "direction"]]
+    return _merits(ok).groupby(ok["task"]).min()
+
+
+def _merit(own: pd.DataFrame, worst: float) -> float:
     """The mean metric on one task in units of its margin, higher the better; a failure has the worst value of any model."""
-    first = own.iloc[0]
-    sign = -1.0 if first["direction"] == "lower" else 1.0
-    values = sign * own["value"].astype(float)
-    everyone = sign * frame.loc[(frame["task"] == first["task"]) & (frame["status"] == Status.OK), "value"].astype(
-        float
-    )
-    return float(values.where(own["status"] == Status.OK, everyone.min()).mean() / first["margin"])
+    return float(_merits(own).where(own["status"] == Status.OK, worst).mean() / own["margin"].iloc[0])
 
 
 def reading(field: Field) -> Iterator[str]:

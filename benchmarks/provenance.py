@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -44,6 +44,10 @@ PACKAGES = (
     "papermill",
     "rnnbench",
 )
+
+
+version = cache(metadata.version)
+"""Of a package, looked up once: to find it reads a file of the package's, and a suite asks for hundreds."""
 
 
 def notebook(mode: str) -> Path:

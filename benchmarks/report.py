@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import threading
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from benchmarks import cost_tables, records, tables
+from benchmarks.execution import fork_server
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuning
 
@@ -96,22 +98,30 @@ def open_study(results: Path | str, suite: str) -> Study:
 
 def _execute(scratch: Path, results: Path, suite: str) -> Path:
     # Imported here: a run that builds no report need not wait for them.
+    from benchmarks.execution.fork_kernel import WaitingKernel, manager_class
+
+    # A copy of this process has the results in memory already, and most of the imports. It is safe with one thread only.
+    forked = fork_server.is_available() and threading.active_count() == 1
+    kernel = WaitingKernel() if forked else None
     import papermill
-    from traitlets.config import Config
 
     executed = scratch / "report.ipynb"
-    # Sockets in the scratch folder instead of ports: no other user of the machine can listen, and none can clash.
-    sockets = {"transport": "ipc", "connection_file": str(scratch / "kernel.json")}
-    papermill.execute_notebook(
-        str(NOTEBOOK).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
-        str(executed),
-        parameters={"suite": suite, "results": str(results.resolve())},
-        kernel_name="python3",
-        cwd=str(scratch),
-        progress_bar=False,
-        execution_timeout=TIMEOUT_SECONDS,
-        config=Config({"KernelManager": sockets}),
-    )
+    try:
+        papermill.execute_notebook(
+            str(NOTEBOOK).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
+            str(executed),
+            parameters={"suite": suite, "results": str(results.resolve())},
+            kernel_name="python3",
+            cwd=str(scratch),
+            progress_bar=False,
+            request_save_on_cell_execute=False,  # nobody looks before the end, and pictures make it megabytes to write
+            execution_timeout=TIMEOUT_SECONDS,
+            kernel_manager_class=manager_class(kernel, scratch / "kernel.json"),
+            shutdown_kernel="immediate",
+        )
+    finally:
+        if kernel is not None:
+            kernel.stop()
     return executed
 
 

@@ -128,17 +128,22 @@ class PromptClient(AsyncKernelClient):
                 return
 
 
-def manager(kernel: WaitingKernel | None, connection_file: Path) -> AsyncKernelManager:
-    """A kernel manager for papermill's ``km``; without a waiting kernel it starts an ordinary one. connection_file: short, for
-    a socket's path may have 107 bytes."""
-    made = AsyncKernelManager(transport="ipc", connection_file=str(connection_file), client_factory=PromptClient)
-    if kernel is None:
-        return made
-    made._kernel_spec = KernelSpec(**get_kernel_dict())  # nothing is launched by it, and to look for one takes 0.06 s
-    provisioner = ForkProvisioner(kernel_spec=made._kernel_spec, parent=made)
-    provisioner.kernel = kernel
-    made.provisioner = provisioner
-    return made
+def manager_class(kernel: WaitingKernel | None, connection_file: Path) -> type[AsyncKernelManager]:
+    """A kernel manager for papermill's ``kernel_manager_class``, or an instance of it for ``km``, whose kernel is then ours to
+    end; without a waiting kernel it starts an ordinary one. connection_file: short, for a socket's path may have 107 bytes."""
+
+    class Manager(AsyncKernelManager):
+        def __init__(self, **settings: Any) -> None:
+            sockets = {"transport": "ipc", "connection_file": str(connection_file)}
+            super().__init__(client_factory=PromptClient, **sockets, **settings)
+            if kernel is not None:
+                self._kernel_spec = KernelSpec(
+                    **get_kernel_dict()
+                )  # names no command that runs; to look it up takes 0.06 s
+                self.provisioner = ForkProvisioner(kernel_spec=self._kernel_spec, parent=self)
+                self.provisioner.kernel = kernel
+
+    return Manager
 
 
 def _serve(orders: Connection, parent: int) -> None:

@@ -23,7 +23,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager
+from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.memory import oom_kills
 from benchmarks.execution.worker import Job, ending, last_lines
 from benchmarks.experiment import InvalidMetric
@@ -127,7 +127,7 @@ def execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None
             language="python",
             cwd=job.notebook.parent,
             progress_bar=False,
-            km=manager(kernel, job.scratch / f"{os.getpid()}.json"),
+            km=manager_class(kernel, job.scratch / f"{os.getpid()}.json")(),
             extra_arguments=[CAPPED],
         )
     except PapermillExecutionError as error:

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from benchmarks import records, tables
 from benchmarks.figures.drawing import (
+    GRID,
     MUTED,
     SMALL,
     Drawing,
@@ -42,8 +43,10 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
     claim = _leaders(Counter(matrix.loc[matrix["best"], "model"]), len(tasks))
     reading = f"Points: seeds. Bar: mean and 95 % t interval. {seeds_text(frame)}."
     figure, axes = drawing(claim, len(tasks), (4.0, 1.0 + 0.2 * len(look)), reading=reading)
+    finished = frame[frame["status"] == Status.OK]
     for index, (ax, task) in enumerate(zip(axes, tasks, strict=True)):
-        ok = frame[(frame["task"] == task) & (frame["status"] == Status.OK)]
+        ok = finished[finished["task"] == task]
+        values = dict(list(ok.groupby("model")["value"]))
         cells = matrix[matrix["task"] == task].set_index("model")
         first = cells.iloc[0]
         log, low, high = bounds([*ok["value"], *ok["floor"], *ok["ceiling"]], first["direction"])
@@ -54,8 +57,11 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
         reference_lines(ax, ok, vertical=True)
         for row, model in enumerate(look):
             if model in cells.index:
-                _score_row(ax, row, ok[ok["model"] == model], cells.loc[model], look[model])
-        ax.set_yticks(range(len(look)), list(look) if index % 3 == 0 else [""] * len(look))
+                _score_row(ax, row, values.get(model, ()), cells.loc[model], look[model])
+        ax.grid(visible=False, axis="y")
+        ax.hlines(range(len(look)), 0, 1, transform=ax.get_yaxis_transform(), color=GRID, linewidth=0.6, zorder=0)
+        names = list(look) if index % 3 == 0 else []
+        ax.set_yticks(range(len(names)), names)
         way = f"{first['direction']} is better{', log' if log else ''}"
         head(ax, task, f"{first['metric']} ({first['unit']}), {way}", pad=16)
     return figure
@@ -73,8 +79,8 @@ def _leaders(marked: Mapping[str, int], n_tasks: int) -> str:
     return f"{told} best or tied with the best on {most} of {n_tasks} tasks"
 
 
-def _score_row(ax: Axes, row: int, ok: pd.DataFrame, cell: pd.Series, style: Style) -> None:
-    ax.plot(ok["value"], [row] * len(ok), style.marker, color=style.colour, alpha=0.45, markersize=5, mew=0)
+def _score_row(ax: Axes, row: int, values: Sequence[float], cell: pd.Series, style: Style) -> None:
+    ax.plot(values, [row] * len(values), style.marker, color=style.colour, alpha=0.45, markersize=5, mew=0)
     if cell["n"] > 1:
         ax.plot([cell["low"], cell["high"]], [row, row], color=style.colour, linewidth=1.6, solid_capstyle="butt")
     if cell["n"]:
@@ -205,13 +211,14 @@ def _curves(ax: Axes, own: dict[str, pd.DataFrame], rows: pd.DataFrame, look: di
 def _fastest(frame: pd.DataFrame, curves: Curves, tasks: list[str]) -> str:
     """The message of the learning curves: who is first past nine tenths of the way from floor to ceiling."""
     first: Counter[str] = Counter()
+    middles = {key: curve.median(axis=1) for key, curve in curves.items() if len(curve) > 1}
     for task in tasks:
         rows = frame[frame["task"] == task]
         floor, goal = rows["floor"].astype(float).mean(), rows["ceiling"].fillna(rows["reference"]).astype(float).mean()
         crossed = {}
-        for (name, model), curve in curves.items():
-            way = (curve.median(axis=1) - floor) / (goal - floor)
-            if name == task and len(curve) > 1 and (way >= 0.9).any():
+        for (_, model), middle in ((key, middle) for key, middle in middles.items() if key[0] == task):
+            way = (middle - floor) / (goal - floor)
+            if (way >= 0.9).any():
                 crossed[model] = way.index[way >= 0.9][0]
         first.update(model for model, step in crossed.items() if step == min(crossed.values()))
     if not first:
