@@ -106,6 +106,9 @@ def test_a_hang_that_ignores_signals_is_killed_with_its_children(tmp_path: Path,
     pids = [int(line) for line in (notebook.parent / "deaf.pids").read_text().split()]
     assert len(pids) == 2
     assert _wait_until(lambda: not any(_is_alive(pid) for pid in pids), 5)
+    # Nobody was left to save the notebook: it says what it did while the cell ran.
+    saved = _statuses(run_folder(tmp_path, trial.id) / "notebook.ipynb")
+    assert saved == ["completed", "completed", "completed", "running", "pending"]
 
 
 def _is_alive(pid: int) -> bool:

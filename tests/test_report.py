@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -21,6 +25,8 @@ from benchmarks.suite import load
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuned, Tuning
 
+ROOT = Path(__file__).resolve().parents[1]
+PLANNED = trials(("lstm", "bilstm", "hmm", "transformer", "floor"), ("japanese_vowels", "adding", "parity"), 2)
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -80,9 +86,8 @@ def everything(study):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     results = tmp_path_factory.mktemp("results {odd} folder")
-    planned = trials(("lstm", "bilstm", "hmm", "transformer", "floor"), ("japanese_vowels", "adding", "parity"), 2)
-    write_mixed(results, planned)
-    return report.build(results, PlainSuite(planned))
+    write_mixed(results, PLANNED)
+    return report.build(results, PlainSuite(PLANNED))
 
 
 def test_the_page_needs_no_network_and_runs_no_script(page):
@@ -108,6 +113,24 @@ def test_table_and_executed_notebook_lie_beside_the_page(page):
         output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
     ]
     assert printed == []
+
+
+@pytest.mark.slow
+def test_a_kernel_that_is_a_copy_shows_the_same_page_and_is_gone_at_the_end(page):
+    code = (
+        "import sys, os, pathlib, psutil, threading; sys.path.insert(0, 'tests'); import test_report\n"
+        "from benchmarks.execution import fork_kernel; made = []\n"
+        "class Seen(fork_kernel.WaitingKernel):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); made.append(self.process.pid)\n"
+        "fork_kernel.WaitingKernel = Seen; page = pathlib.Path(sys.argv[1])\n"
+        "test_report.report.build(page.parents[1], test_report.PlainSuite(test_report.PLANNED))\n"
+        "print(len(made), len(psutil.Process().children(recursive=True)))"
+    )
+    before = page.read_text()
+    done = subprocess.run([sys.executable, "-c", code, str(page)], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "1 0\n"), done.stderr
+    assert re.sub("cell-id=[0-9a-f]+", "", page.read_text()) == re.sub("cell-id=[0-9a-f]+", "", before)
 
 
 def test_the_page_opens_again_from_the_results_alone(page):

@@ -152,6 +152,8 @@ def _matrix(ax: Axes, counts: np.ndarray, names: list[str]) -> None:
         shares, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=counts if len(names) <= 12 else False, fmt="d", cbar=False,
         xticklabels=names, yticklabels=labels, linewidths=0.5, annot_kws={"fontsize": SMALL},
     )  # fmt: skip
+    for count in ax.texts:
+        count.set_in_layout(False)
     ax.tick_params(axis="x", rotation=90)
     head(ax, "counts; colour: share of the true class", "predicted", "true")
 
@@ -293,7 +295,8 @@ def _input_text(value: Tensor, words: tuple[str, ...] | None) -> str:
 
 def _symbol(ax: Axes, x: int, y: int, text: str, shade: str, wrong: bool = False) -> None:
     box = {"boxstyle": "square,pad=0.12", "facecolor": "#f2b8a0", "edgecolor": "none"} if wrong else None
-    ax.text(x, y, text[:3], color=shade, fontsize=7, ha="center", va="center", bbox=box)
+    drawn = ax.text(x, y, text[:3], color=shade, fontsize=7, ha="center", va="center", bbox=box)
+    drawn.set_in_layout(False)  # it lies within the axes, and there are hundreds to measure
 
 
 _PICTURES: dict[str, Callable[[Experiment], Drawing]] = {
