@@ -286,8 +286,16 @@ class _Writer:
     def close(self) -> str | None:
         """Waits for the end; what went wrong, if anything did."""
         self.waiting.put(None)
+        self.waiting.close()
         self._process.join(DRAIN_SECONDS)
-        self.waiting.cancel_join_thread()  # it may have been left unread
+        problem = self._problem()
+        if problem is None:
+            self.waiting.join_thread()
+        else:
+            self.waiting.cancel_join_thread()  # what was left unread keeps it waiting
+        return problem
+
+    def _problem(self) -> str | None:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
