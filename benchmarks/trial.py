@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -165,8 +166,9 @@ def check_buildable(trials: Sequence[Trial]) -> None:
     if not cells:
         return
     if fork_server.is_available():
-        with multiprocessing.get_context("fork").Pool(1) as copy:
-            problem = copy.apply(_unbuildable, (cells,))
+        # Not a Pool, which waits for ever for a process that was killed.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as copy:
+            problem = copy.submit(_unbuildable, cells).result()
     else:
         problem = _unbuildable(cells)
     if problem is not None:

@@ -137,9 +137,8 @@ def manager_class(kernel: WaitingKernel | None, connection_file: Path) -> type[A
             sockets = {"transport": "ipc", "connection_file": str(connection_file)}
             super().__init__(client_factory=PromptClient, **sockets, **settings)
             if kernel is not None:
-                self._kernel_spec = KernelSpec(
-                    **get_kernel_dict()
-                )  # names no command that runs; to look it up takes 0.06 s
+                # It names no command that runs, and to look it up takes 0.06 s.
+                self._kernel_spec = KernelSpec(**get_kernel_dict())
                 self.provisioner = ForkProvisioner(kernel_spec=self._kernel_spec, parent=self)
                 self.provisioner.kernel = kernel
 
