@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -269,10 +270,17 @@ def raylet_of(node: Node) -> psutil.Process:
     return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
+def children(process: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+    try:
+        return process.children(recursive)
+    except psutil.NoSuchProcess:  # workers and their short helpers come and go
+        return []
+
+
 def processes_of_trials(raylet: psutil.Process) -> list[psutil.Process]:
     """What a fork server below a Ray worker has forked."""
-    servers = [server for worker in raylet.children() for server in worker.children()]
-    return [process for server in servers for process in server.children(recursive=True)]
+    servers = [server for worker in children(raylet) for server in children(worker)]
+    return [process for server in servers for process in children(server, recursive=True)]
 
 
 def kill_when_busy(raylet: psutil.Process, left: list[psutil.Process]) -> None:
@@ -280,8 +288,9 @@ def kill_when_busy(raylet: psutil.Process, left: list[psutil.Process]) -> None:
     while not left:
         time.sleep(0.05)
         left += processes_of_trials(raylet)
-    for process in [raylet, *raylet.children()]:
-        process.kill()
+    for process in [raylet, *children(raylet)]:
+        with suppress(psutil.NoSuchProcess):  # a worker ends by itself when its raylet has
+            process.kill()
 
 
 @pytest.mark.slow

@@ -7,13 +7,9 @@ import os
 import re
 import signal
 import sys
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-# ruff: noqa: E402
-warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, imported by papermill where there is no screen
 
 import nbformat
 import papermill
