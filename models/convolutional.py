@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.sequences import InputSpec, Scope, TargetSpec, valid_steps
-from models.windows import blank_padding, remember
+from models.windows import TimeConvolution, blank_padding, remember
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CausalConvolution(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel_size: int, dilation: int) -> None:
         super().__init__()
         self.past = (kernel_size - 1) * dilation
-        convolution = nn.Conv1d(n_in, n_out, kernel_size, dilation=dilation)
+        convolution = TimeConvolution(n_in, n_out, kernel_size, dilation=dilation)
         # differs from the paper, whose N(0, 0.01) fixes only a direction under weight normalisation: He et al. 2015 (arXiv
         # 1502.01852), because torch's own weights let a convolution and its ReLU keep a sixth of their input's power, and
         # what lies far back has to pass through many: adding then stays at one of its two numbers for long.
@@ -74,8 +74,8 @@ class CausalConvolution(nn.Module):
         self.convolution = weight_norm(convolution)
 
     def forward(self, inputs: Tensor, past: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        joined = torch.cat([past, inputs], dim=1).transpose(1, 2)  # (B, in, P + T)
-        return self.convolution(joined).transpose(1, 2), remember(past, inputs, self.past, lengths)  # (B, T, out)
+        joined = torch.cat([past, inputs], dim=1)  # (B, P + T, in)
+        return self.convolution(joined), remember(past, inputs, self.past, lengths)  # (B, T, out)
 
 
 class TemporalConvolutional(Backbone):
@@ -152,7 +152,7 @@ class FullyConvolutional(Backbone):
         channels = (features, width, 2 * width, width)
         # differs from the paper: no bias, which the normalisation after it would take away again.
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(n_in, n_out, k, padding=k // 2, bias=False)
+            TimeConvolution(n_in, n_out, k, padding=k // 2, bias=False)
             for n_in, n_out, k in zip(channels, channels[1:], KERNEL_SIZES, strict=False)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(n) for n in channels[1:])
@@ -162,15 +162,20 @@ class FullyConvolutional(Backbone):
     def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         n_steps = features.shape[1]
         rows = None if lengths is None else valid_steps(lengths, n_steps).flatten().nonzero()[:, 0].to(features.device)
-        hidden = blank_padding(features, lengths).transpose(1, 2)  # (B, T, D) → (B, D, T)
+        hidden = blank_padding(features, lengths)  # (B, T, D)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             # An even kernel, padded evenly, gives one step more.
-            hidden = convolution(hidden)[..., -n_steps:]  # (B, n, T)
-            hidden = self.dropout(F.relu(norm(hidden)) if rows is None else _normalise_valid(hidden, norm, rows))
+            steps = convolution(hidden)[:, -n_steps:].flatten(0, 1)  # (B × T, n)
+            if rows is None:
+                steps = F.relu(norm(steps))
+            else:  # the statistics are of valid steps alone; the others stay zero
+                valid = F.relu(norm(steps.index_select(0, rows)))
+                steps = torch.zeros_like(steps).index_copy(0, rows, valid)
+            hidden = self.dropout(steps.unflatten(0, (-1, n_steps)))  # (B, T, n)
         if self.scope == "step":
-            return self.projection(hidden.transpose(1, 2)), ()  # (B, H, T) → (B, T, D)
+            return self.projection(hidden), ()  # (B, T, H) → (B, T, D)
         n_valid = n_steps if lengths is None else lengths.clamp(min=1).to(hidden.device)[:, None]
-        answer = self.projection(hidden.sum(2) / n_valid)  # (B, H, T) → (B, H) → (B, D)
+        answer = self.projection(hidden.sum(1) / n_valid)  # (B, T, H) → (B, H) → (B, D)
         return answer[:, None].expand(-1, n_steps, -1), ()  # (B, D) → (B, T, D)
 
     def initial_state(self, batch_size: int) -> State:
@@ -178,15 +183,6 @@ class FullyConvolutional(Backbone):
 
     def state_bytes(self, t: int) -> int:
         return 0
-
-
-def _normalise_valid(hidden: Tensor, norm: nn.Module, rows: Tensor) -> Tensor:
-    """ReLU of batch normalisation over the valid steps of hidden (B, n, T) alone, zeros elsewhere; rows: where those stand
-    among the B × T steps."""
-    steps = hidden.transpose(1, 2).flatten(0, 1)  # (B, n, T) → (B × T, n)
-    valid = F.relu(norm(steps.index_select(0, rows)))
-    steps = torch.zeros_like(steps).index_copy(0, rows, valid)
-    return steps.unflatten(0, (len(hidden), -1)).transpose(1, 2)  # (B × T, n) → (B, n, T)
 
 
 def build_tcn(inputs: InputSpec, target: TargetSpec, causal: bool, config: TCNConfig) -> Predictor:

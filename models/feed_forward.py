@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.contract import Choice, Fit, LogRange, ModelEntry, Predictor, State, refuses_causal
 from models.predictor import Backbone, NeuralPredictor, required_width
 from models.sequences import InputSpec, RealInput, TargetSpec
-from models.windows import blank_padding, remember
+from models.windows import TimeConvolution, blank_padding, remember
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class FeedForward(Backbone):
         self.features = features
         self.past = config.window - 1
         # A convolution over time is the first dense layer at every step at once.
-        self.first = nn.Conv1d(features, width, config.window)
+        self.first = TimeConvolution(features, width, config.window)
         self.second = nn.Linear(width, width)
         self.projection = nn.Linear(width, features)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, features: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
         (past,) = state or self.initial_state(len(features))
-        window = torch.cat([past, features], dim=1).transpose(1, 2)  # (B, D, W - 1 + T)
-        hidden = self.dropout(F.relu(self.first(window))).transpose(1, 2)  # (B, T, H)
+        joined = torch.cat([past, features], dim=1)  # (B, W - 1 + T, D)
+        hidden = self.dropout(F.relu(self.first(joined)))  # (B, T, H)
         hidden = self.dropout(F.relu(self.second(hidden)))
         return self.projection(hidden), (remember(past, features, self.past, lengths),)  # (B, T, H) → (B, T, D)
 

@@ -29,7 +29,7 @@ from models.predictor import Backbone, NeuralPredictor, required_width
 from models.recurrent import initialise
 from models.sequences import InputSpec, TargetSpec, valid_steps
 from models.transformer import rotate
-from models.windows import reachable, remember
+from models.windows import TimeConvolution, reachable, remember
 
 SMALLEST_NORM = 1e-6
 """Added to the norms of slots, so that an empty one has a cosine of zero with every key."""
@@ -179,7 +179,7 @@ class Hopfield(Backbone):
         self.n_updates, self.context = config.n_updates, config.context
         if self.width % 2:
             raise ValueError(f"hopfield: width {self.width} is not even, and positions turn pairs of numbers")
-        self.project_in = nn.Conv1d(features, self.width, 2)
+        self.project_in = TimeConvolution(features, self.width, 2)
         if not self.project_in.weight.is_meta:
             nn.init.zeros_(self.project_in.weight[:, :, 0])
         self.norm = nn.LayerNorm(self.width)
@@ -206,7 +206,7 @@ class Hopfield(Backbone):
         n_steps = features.shape[1]
         seen, last, past = state or self.initial_state(len(features))
         n_past = past.shape[1]
-        inputs = self.project_in(torch.cat([last, features], dim=1).transpose(1, 2)).transpose(1, 2)  # (B, T, H)
+        inputs = self.project_in(torch.cat([last, features], dim=1))  # (B, T, H)
         projected = self.states_patterns(self.norm(inputs)).unflatten(2, (2, self.width))  # (B, T, 2, H)
         queries, patterns = F.layer_norm(projected, (self.width,)).unbind(2)  # (B, T, H) each
         stored = patterns if n_past == 0 else torch.cat([past, patterns], dim=1)  # (B, P + T, H)
