@@ -184,19 +184,18 @@ def tune(
     from benchmarks import tuned
     from benchmarks.execution.display import show_plan, show_tuning
     from benchmarks.suite import load
-    from benchmarks.tuning import Asked, refuse_to_lose, remaining, studies
+    from benchmarks.tuning import Asked, kept_from, remaining, studies
     from benchmarks.tuning import tune as run_tuning
 
     chosen = load(suite, tuned=False)
     asked = Asked(trials, seed, _names(models), _names(tasks), device.value)
     under_way, options = studies(chosen, asked), Options(results, workers)
     path = output or chosen.tuned_file
-    if models or tasks:
-        refuse_to_lose(path, under_way)
+    kept = kept_from(path, under_way) if models or tasks else []
     if dry_run:
         show_plan(*remaining(chosen, under_way, options))
         return
-    tuning = run_tuning(under_way, options)
+    tuning = run_tuning(under_way, options, kept)
     tuned.write(path, tuning, f"rnnbench tune {suite} --trials {trials}" + (f" --seed {seed}" if seed != 1000 else ""))
     show_tuning(tuning)
     typer.echo(f"Tuned configurations: {path}; {chosen.name} uses them where its file says: tuned: true")

@@ -36,7 +36,7 @@ class Tuned:
     fit are called "fit.FIELD", as in a search space. fields: those that were tuned. changed: what won, where it differs from
     the default configuration; empty where the default won. default, tuned: the primary metric on validation, before and after.
     values: the same of every trial in order, the default first, an equal point as often as it was asked for; None where a
-    trial failed.
+    trial failed. git_commit: of the checkout that tuned it.
     """
 
     task: str
@@ -48,6 +48,7 @@ class Tuned:
     default: float | None
     tuned: float | None
     values: tuple[float | None, ...]
+    git_commit: str | None = None
 
     def is_of(self, task: Choice, model: Choice) -> bool:
         written = (task.name, task.written, model.name, model.written)
@@ -78,7 +79,6 @@ class Tuning:
     sampler: str
     torch: str
     machine: str
-    git_commit: str | None
     studies: tuple[Tuned, ...]
 
     def find(self, task: Choice, model: Choice) -> Tuned | None:

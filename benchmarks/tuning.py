@@ -124,6 +124,7 @@ class Study:
             default=self.values[0],
             tuned=self.values[best],
             values=tuple(self.values),
+            git_commit=provenance.git_commit(),
         )
 
 
@@ -163,8 +164,11 @@ def studies(suite: Suite, asked: Asked) -> list[Study]:
     return list(found.values())
 
 
-def tune(under_way: Sequence[Study], options: Options) -> Tuning:
-    """Runs what is missing of a suite's studies, a batch of each at a time. Raises Stopped, DataMissing or InvalidParameter."""
+def tune(under_way: Sequence[Study], options: Options, kept: Sequence[Tuned] = ()) -> Tuning:
+    """Runs what is missing of a suite's studies, a batch of each at a time. Raises Stopped, DataMissing or InvalidParameter.
+
+    kept: what was tuned before, as `kept_from` gives it.
+    """
     prepare([study.default for study in under_way])
     check_buildable([study.default for study in under_way])
     while any(len(study.values) < study.n_trials for study in under_way):
@@ -174,6 +178,13 @@ def tune(under_way: Sequence[Study], options: Options) -> Tuning:
         _run(unique(batches), options)
         for study, batch in zip(under_way, batches, strict=True):
             study.tell([_result(trial, options.results) for trial in batch])
+    found = [*kept, *(study.outcome() for study in under_way)]
+    in_suite = (next(each for each in found if each.is_of(*cell)) for cell in _cells(under_way[0].suite, found))
+    return replace(_made(under_way), studies=tuple(in_suite))
+
+
+def _made(under_way: Sequence[Study]) -> Tuning:
+    """How the studies are made, with none of them."""
     return Tuning(
         suite=under_way[0].suite.name,
         trials=under_way[0].n_trials,
@@ -181,9 +192,14 @@ def tune(under_way: Sequence[Study], options: Options) -> Tuning:
         sampler=f"TPE of optuna {version('optuna')}",
         torch=version("torch"),
         machine=_machine(under_way[0].default.device),
-        git_commit=provenance.git_commit(),
-        studies=tuple(study.outcome() for study in under_way),
+        studies=(),
     )
+
+
+def _cells(suite: Suite, of: Sequence[Tuned]) -> list[tuple[Choice, Choice]]:
+    """Those of the suite's tasks and models that were tuned, once each, in its order."""
+    cells = ((task, model) for grid, task, model in suite.cells() if grid.mode == "quality")
+    return list({repr(cell): cell for cell in cells if any(each.is_of(*cell) for each in of)}.values())
 
 
 def unique(batches: Iterable[Iterable[Trial]]) -> list[Trial]:
@@ -235,16 +251,27 @@ def remaining(
     return found, options.results, plan(evaluated, code_digests(evaluated), options.results).done
 
 
-def refuse_to_lose(path: Path, under_way: Sequence[Study]) -> None:
-    """Raises InvalidParameter where writing ``path`` would lose what was tuned for other models or tasks."""
+def kept_from(path: Path, under_way: Sequence[Study]) -> list[Tuned]:
+    """What a file holds for other models and tasks of the suite, to be written again beside what is tuned anew. What the suite
+    no longer has, or has with another budget, is left out.
+
+    Raises InvalidParameter where the two were not tuned alike, for then the models would not be compared on equal terms.
+    """
     if not path.exists():
-        return
-    for kept in read(path).studies:
-        if not any(kept.is_of(study.task, study.model) for study in under_way):
-            raise InvalidParameter(
-                f"{path} holds what was tuned for {kept.model} on {kept.task}, which this command leaves out; give another "
-                "file with --output, or tune the whole suite"
-            )
+        return []
+    before, now = read(path), _made(under_way)
+    cells = _cells(under_way[0].suite, before.studies)
+    own = [(study.task, study.model) for study in under_way]
+    kept = [each for each in before.studies if any(each.is_of(*cell) for cell in cells if cell not in own)]
+    names = ("trials", "seed", "sampler", "torch", "machine")
+    others = [name for name in names if getattr(before, name) != getattr(now, name)]
+    if kept and others:
+        told = ", ".join(f"{name} {getattr(before, name)} and not {getattr(now, name)}" for name in others)
+        raise InvalidParameter(
+            f"{path} holds what was tuned for {kept[0].model} on {kept[0].task}, which this command leaves out, otherwise: "
+            f"{told}; give another file with --output, or tune the whole suite"
+        )
+    return kept
 
 
 def _machine(device: str) -> str:

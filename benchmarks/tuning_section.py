@@ -62,7 +62,8 @@ def _is_of(trial: Trial, each: Tuned) -> bool:
 
 
 def _told(found: Tuning) -> str:
-    commit = f" at commit {found.git_commit}" if found.git_commit else ""
+    commits = sorted({each.git_commit for each in found.studies if each.git_commit})
+    commit = f" at commit {' and '.join(commits)}" if commits else ""
     return (
         f"Each model got {found.trials} trials on each task, its default configuration first, by {found.sampler} over the "
         f"search space that the model declares, with seed {found.seed}, on validation alone{commit}; torch {found.torch}, "

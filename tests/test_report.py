@@ -258,11 +258,12 @@ def test_a_report_is_current_for_its_own_trials_and_until_a_newer_result(tmp_pat
 
 def tuned_study(model, task, default, best, values, **changed):
     about = {"task_settings": {}, "model_settings": {}, "fields": ("fit.learning_rate",), "changed": changed}
-    return Tuned(task=task, model=model, default=default, tuned=best, values=values, **about)
+    of = {"default": default, "tuned": best, "values": values, "git_commit": "0123456789ab"}
+    return Tuned(task=task, model=model, **of, **about)
 
 
 TUNING = Tuning(
-    *("invented", 4, 1000, "TPE of optuna", "2.13", "a machine", "0123456789ab"),
+    *("invented", 4, 1000, "TPE of optuna", "2.13", "a machine"),
     (
         tuned_study("lstm", "parity", 0.6, 0.9, (0.6, 0.5, 0.9, None), **{"fit.learning_rate": 0.02}),
         tuned_study("hmm", "parity", 0.7, 0.7, (0.7, 0.6, 0.7, 0.6)),

@@ -53,7 +53,7 @@ def write(folder: Path, content: dict[str, Any], studies: tuple[Tuned, ...] | No
     path = folder / "mine.yaml"
     path.write_text(HEADER + yaml.safe_dump(content))
     if studies is not None:
-        record = Tuning("mine", 16, 1000, "TPE", "2.13", "a machine", None, studies)
+        record = Tuning("mine", 16, 1000, "TPE", "2.13", "a machine", studies)
         tuned.write(tuned.path_of(path, "mine"), record, "rnnbench tune mine --trials 16")
     return str(path)
 

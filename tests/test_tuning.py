@@ -305,15 +305,27 @@ def test_what_cannot_be_tuned_is_refused_in_one_sentence(
     assert message in str(refused.value)
 
 
-def test_tuning_a_part_does_not_lose_the_rest(study: Study, tmp_path: Path) -> None:
-    told(study, 1, 1, 1, 1)
-    path = tmp_path / "tuned.yaml"
-    tuning.refuse_to_lose(path, [study])
-    record = tuned.Tuning("mine", 4, 1000, "TPE", "2", "cpu", None, (study.outcome(),))
-    tuned.write(path, record, "rnnbench tune mine --trials 4")
-    tuning.refuse_to_lose(path, [study])
-    with pytest.raises(InvalidParameter, match="holds what was tuned for rnn on adding, which this command leaves out"):
-        tuning.refuse_to_lose(path, [])
+def test_tuning_a_part_keeps_the_rest_of_what_the_suite_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of, results, path = suite(tmp_path), tmp_path / "results", tmp_path / "tuned.yaml"
+    whole = tuned_here(monkeypatch, of, results, Here(), 2)
+    rnn, feed_forward = whole.studies
+    gone = replace(rnn, task_settings=rnn.task_settings | {"length": 6})
+    rnn = replace(rnn, git_commit="of an older checkout")
+    tuned.write(path, replace(whole, studies=(gone, feed_forward, rnn)), "by hand")
+    under_way = studies(of, Asked(2, 1000, ["feed_forward"], device="cpu"))
+    kept = tuning.kept_from(path, under_way)
+    assert kept == [rnn] and tuning.kept_from(tmp_path / "none.yaml", under_way) == []
+    assert tune(under_way, Options(results, 1), kept).studies == (rnn, feed_forward)
+
+
+def test_what_was_tuned_otherwise_is_not_mixed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of, path = suite(tmp_path), tmp_path / "tuned.yaml"
+    tuned.write(path, tuned_here(monkeypatch, of, tmp_path / "results", Here(), 2), "by hand")
+    longer = studies(of, Asked(3, 1000, ["feed_forward"], device="cpu"))
+    told = "holds what was tuned for rnn on adding, which this command leaves out, otherwise: trials 2 and not 3"
+    with pytest.raises(InvalidParameter, match=told):
+        tuning.kept_from(path, longer)
+    assert tuning.kept_from(path, studies(of, Asked(3, 1000, device="cpu"))) == []  # nothing is left out
 
 
 def test_the_seed_of_tuning_draws_other_data_than_any_evaluation() -> None:
