@@ -57,6 +57,14 @@ class Executor(StrEnum):
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="a suite's name, or the path of a suite's YAML file")]
 Results = Annotated[Path, typer.Option(help="the folder that holds every result")]
+RunBy = Annotated[Executor, typer.Option(help="who runs trials: this machine, or the nodes of a Ray cluster")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="of the Ray cluster; default: RAY_ADDRESS, or one that runs on this machine, or a new one for this run",
+    ),
+]
 OnDevice = Annotated[Device, typer.Option(help="where trials run; auto is a GPU where torch sees one")]
 
 
@@ -147,22 +155,12 @@ def run(
             metavar="[=STATUS,…]", help="try failed trials again; =timeout,oom_cpu: only those with these statuses"
         ),
     ] = None,
-    executor: Annotated[
-        Executor, typer.Option(help="who runs trials: this machine, or the nodes of a Ray cluster")
-    ] = Executor.LOCAL,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="of the Ray cluster; default: RAY_ADDRESS, or one that runs on this machine, or a new one for this run",
-        ),
-    ] = None,
+    executor: RunBy = Executor.LOCAL,
+    address: Address = None,
 ) -> None:
     """Run the trials of a suite that have no valid result, then show the table and build the report."""
-    if address is not None and executor is not Executor.RAY:
-        _stop("--address: names a Ray cluster, which only --executor ray uses", USAGE)
     asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report, _names(retry_failed) or ())
-    outcome = complete(suite, device.value, Options(results, workers, executor.value, address), asked)
+    outcome = complete(suite, device.value, _options(results, workers, executor, address), asked)
     if outcome is not None:
         _show(outcome)
 
@@ -179,6 +177,8 @@ def tune(
     results: Results = RESULTS,
     output: Annotated[Path | None, typer.Option(help="default: tuned/SUITE.yaml, beside the suite's file")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+    executor: RunBy = Executor.LOCAL,
+    address: Address = None,
 ) -> None:
     """Tune every model of a suite on each task with the same number of trials, on validation alone."""
     from benchmarks import tuned
@@ -189,7 +189,7 @@ def tune(
 
     chosen = load(suite, tuned=False)
     asked = Asked(trials, seed, _names(models), _names(tasks), device.value)
-    under_way, options = studies(chosen, asked), Options(results, workers)
+    under_way, options = studies(chosen, asked), _options(results, workers, executor, address)
     path = output or chosen.tuned_file
     kept = kept_from(path, under_way) if models or tasks else []
     if dry_run:
@@ -426,6 +426,12 @@ def _show(outcome: Outcome) -> None:
     typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
     if outcome.n_failed:
         raise typer.Exit(FAILED)
+
+
+def _options(results: Path, workers: int | None, executor: Executor, address: str | None) -> Options:
+    if address is not None and executor is not Executor.RAY:
+        _stop("--address: names a Ray cluster, which only --executor ray uses", USAGE)
+    return Options(results, workers, executor.value, address)
 
 
 def _names(written: str | None) -> list[str] | None:

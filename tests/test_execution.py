@@ -23,6 +23,7 @@ from benchmarks.execution.plan import plan, refusal
 from benchmarks.execution.slots import Slots
 from benchmarks.execution.supervisor import StorageError, Summary
 from benchmarks.records import Status, read_curve, read_result, run_folder
+from benchmarks.running import Options, code_digests, supervise
 from benchmarks.trial import Trial, specify
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -204,6 +205,14 @@ def test_a_second_run_over_one_folder_is_refused_and_names_the_first(tmp_path: P
     with locked(tmp_path), pytest.raises(FolderInUse, match=f"process {os.getpid()} "):
         execute([faulty.trial("none")], tmp_path, notebook)
     assert execute([], tmp_path, notebook).results == []
+
+
+def test_a_run_that_was_refused_prints_no_empty_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = faulty.trial("none")
+    digests = code_digests([trial])
+    with locked(tmp_path), pytest.raises(FolderInUse):
+        supervise([trial], plan([trial], digests, tmp_path), digests, Options(tmp_path, 1))
+    assert capsys.readouterr() == ("", "")
 
 
 def _coordinator(results: Path, notebook: Path, plugin: Path, faults: list[str]) -> subprocess.Popen[bytes]:

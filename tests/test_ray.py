@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import execution, provenance
 from benchmarks.execution import ray_node, supervisor
+from benchmarks.execution.order import Expected, Queue
 from benchmarks.execution.packing import Unusable, pack, unpack
 from benchmarks.execution.plan import plan
 from benchmarks.execution.ray_node import Facts, refusals
@@ -153,10 +153,11 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
         supervise([trial], found, digests([trial]), Options(tmp_path, 1, "ray"))
 
 
+@pytest.mark.parametrize("command", [["run", "smoke"], ["tune", "smoke", "--trials", "2"]])
 def test_an_address_without_a_cluster_to_use_it_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["rnnbench", "run", "smoke", "--address", "head:6379"])
+    monkeypatch.setattr(sys, "argv", ["rnnbench", *command, "--address", "head:6379"])
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert ended.value.code == 2
@@ -193,6 +194,7 @@ class Recorded:
 
     digests: Mapping[str, str]
     results: Path
+    expected: Expected = field(default_factory=Expected)
     stopped_by: signal.Signals | None = None
     kill: bool = False
     rows: list[Result] = field(default_factory=list)
@@ -210,7 +212,7 @@ def run(tmp_path: Path) -> ray_cluster._Cluster:
     """One on a cluster of two nodes that are not there."""
     trials, said = [lstm(0), lstm(1)], []  # type: ignore[var-annotated]
     rows = Recorded(digests(trials), tmp_path)
-    made = ray_cluster._Cluster(rows, trials, None, said.append, facts_of(trials), deque(trials))
+    made = ray_cluster._Cluster(rows, trials, None, said.append, facts_of(trials), Queue(trials, rows.expected))
     for name in "ab":
         made.nodes[name] = ray_cluster._Node(name, f"node {name}", {"cpu": 1, "cuda": 0}, refused={})
     return made
@@ -225,7 +227,7 @@ def test_a_trial_lost_three_times_is_an_infra_error_and_never_the_models_fault(
     monkeypatch.setattr(ray_cluster.ray, "get", lost)
     trial, node = run.trials[0], run.nodes["a"]
     for n_lost in range(1, 4):
-        run.queue.remove(trial)
+        assert run.queue.take(lambda waiting: waiting == trial) == trial
         assert not run.rows.rows  # type: ignore[attr-defined]
         node.busy["cpu"], node.refused = 1, {}
         run.running["ref"] = ray_cluster._Running(trial, node)  # type: ignore[index]
@@ -249,9 +251,23 @@ def test_data_that_one_node_draws_otherwise_are_not_taken(run: ray_cluster._Clus
 def test_where_no_node_takes_what_is_left_the_sentence_says_why(run: ray_cluster._Cluster) -> None:
     for node in run.nodes.values():
         node.refused = {trial.id: f"has torch 1.{node.id}" for trial in run.trials}
-    sentence = run._nobody(run.queue[0])
+    sentence = run._nobody(next(iter(run.queue)))
     assert "2 trials are left that no node takes, such as lstm on adding, seed 0" in sentence
     assert "node a has torch 1.a; node b has torch 1.b" in sentence
+
+
+def test_what_takes_long_is_placed_first_and_where_it_was_not_lost(run: ray_cluster._Cluster) -> None:
+    short, (long, other) = run.trials[0], (specify("casino", "lstm", seed, 500, "cpu") for seed in range(2))
+    told = [(short, 1.0), (long, 9.0)]
+    for trial, seconds in told:
+        run.rows.expected.learn(trial, Result(trial.id, {}, Status.OK, "", seconds={"train": seconds}))
+    run.queue.put(long)
+    run.queue.put(other)
+    a, b = run.nodes.values()
+    run.lost_on[long.id] = [a]
+    assert run.queue.take(partial(run._suits, a)) == other
+    assert run.queue.take(partial(run._suits, b)) == long
+    assert run.queue.take(partial(run._suits, b)) == short
 
 
 def test_a_node_takes_one_trial_per_core_and_none_on_a_gpu_that_it_lacks(run: ray_cluster._Cluster) -> None:

@@ -39,6 +39,8 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        # One that was refused before anything began leaves no empty bar above its sentence.
+        self._bar.live.transient = not self._bar.tasks[0].completed and error[0] is not None
         self._bar.stop()
 
     def advance(self, trial: Trial, result: Result) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from benchmarks.records import Result
 from benchmarks.trial import Trial
@@ -50,15 +51,21 @@ class Queue:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def take(self) -> Trial:
-        """The next trial; equals go in the order in which they came."""
-        chosen = max(self._waiting, key=self._urgency)
-        self._under_way.add(chosen)
-        waiting = self._waiting[chosen]
-        trial = waiting.popleft()
-        if not waiting:
-            del self._waiting[chosen]
-        return trial
+    def __iter__(self) -> Iterator[Trial]:
+        return chain.from_iterable(self._waiting.values())
+
+    def take(self, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
+        """The next trial that suits, or None; equals go in the order in which they came."""
+        for of in sorted(self._waiting, key=self._urgency, reverse=True):
+            waiting = self._waiting[of]
+            trial = next(filter(suits, waiting), None)
+            if trial is not None:
+                self._under_way.add(of)
+                waiting.remove(trial)
+                if not waiting:
+                    del self._waiting[of]
+                return trial
+        return None
 
     def _urgency(self, of: str) -> float:
         seconds = self._expected.seconds(of)

@@ -8,7 +8,7 @@ before it gets another one. Ray is left to move bytes, and to notice what has di
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.execution import ray_node
+from benchmarks.execution.order import Queue
 from benchmarks.execution.packing import Unusable, unpack
 from benchmarks.execution.ray_connection import connected
 from benchmarks.execution.supervisor import TRIES, ClusterError, Rows
@@ -55,7 +56,7 @@ def work(
     """
     if not trials:
         return
-    cluster = _Cluster(rows, trials, workers, say, ray_node.facts(trials), deque(trials))
+    cluster = _Cluster(rows, trials, workers, say, ray_node.facts(trials), Queue(trials, rows.expected))
     for trial, result in earlier:
         cluster.check_data(trial, result, "in an earlier run")
     with connected(address):
@@ -106,7 +107,7 @@ class _Cluster:
     workers: int | None
     say: Callable[[str], None]
     facts: ray_node.Facts
-    queue: deque[Trial]
+    queue: Queue
     nodes: dict[str, _Node] = field(default_factory=dict)
     running: dict[ray.ObjectRef, _Running] = field(default_factory=dict)
     lost_on: dict[str, list[_Node]] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class _Cluster:
                     self._place()
                 awaited = [*self.running, *(node.answer for node in self.nodes.values() if node.answer is not None)]
                 if not awaited:
-                    raise ClusterError(self._nobody(self.queue[0]))
+                    raise ClusterError(self._nobody(next(iter(self.queue))))
                 for ref in ray.wait(awaited, timeout=0.2)[0]:
                     if ref in self.running:
                         self._collect(ref)
@@ -176,14 +177,15 @@ class _Cluster:
                 if self.workers is not None and len(self.running) >= self.workers:
                     return
                 # A trial that this node broke off comes last: another node may take it meanwhile.
-                others = (trial for trial in self.queue if node not in self.lost_on.get(trial.id, ()))
-                trial = next(filter(node.takes, others), None) or next(filter(node.takes, self.queue), None)
+                trial = self.queue.take(partial(self._suits, node)) or self.queue.take(node.takes)
                 if trial is not None:
-                    self.queue.remove(trial)
                     node.busy[trial.device] += 1
                     run = _RUN[trial.device].options(scheduling_strategy=node.pinned())
                     self.running[run.remote(trial, self.rows.digests[trial.id])] = _Running(trial, node)
                     placed = True
+
+    def _suits(self, node: _Node, trial: Trial) -> bool:
+        return node.takes(trial) and node not in self.lost_on.get(trial.id, ())
 
     def _collect(self, ref: ray.ObjectRef) -> None:
         """The row of a trial whose task has ended; where no row came of it, the trial is tried again, in bounds."""
@@ -199,7 +201,7 @@ class _Cluster:
         lost_on = self.lost_on.setdefault(trial.id, [])
         lost_on.append(node)
         if len(lost_on) < TRIES:
-            self.queue.appendleft(trial)
+            self.queue.put(trial)
             self._tell(f"{trial.title} broke off on {node.name} and runs again: {reason}")
             return
         status = Status.OOM_CPU if isinstance(last, OutOfMemoryError) else Status.INFRA_ERROR

@@ -66,11 +66,13 @@ class ClusterError(RuntimeError):
 class Rows(Protocol):
     """The rows of a run, and whether it is to stop: all that who runs trials elsewhere needs.
 
-    digests: trial id → digest of the code. stopped_by: the signal after which nothing new begins; kill: nor goes on.
+    digests: trial id → digest of the code. expected: what trials take, as far as rows have told. stopped_by: the signal after
+    which nothing new begins; kill: nor goes on.
     """
 
     digests: Mapping[str, str]
     results: Path
+    expected: Expected
     stopped_by: signal.Signals | None
     kill: bool
 
@@ -280,8 +282,11 @@ class _Supervisor:
         started, busy_before = time.monotonic(), self.busy_s
         try:
             while self.running or (queue and not self.stopped_by and not storage_failed):
-                while queue and len(self.running) < workers and not self.stopped_by and not storage_failed:
-                    self._start(queue.take(), context, environment)
+                while len(self.running) < workers and not self.stopped_by and not storage_failed:
+                    trial = queue.take()
+                    if trial is None:
+                        break
+                    self._start(trial, context, environment)
                 wait(list(self.running), timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
                     ended = self.running.pop(sentinel)
