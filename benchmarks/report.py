@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import threading
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -100,9 +99,8 @@ def _execute(scratch: Path, results: Path, suite: str) -> Path:
     # Imported here: a run that builds no report need not wait for them.
     from benchmarks.execution.fork_kernel import WaitingKernel, manager_class
 
-    # A copy of this process has the results in memory already, and most of the imports. It is safe with one thread only.
-    forked = fork_server.is_available() and threading.active_count() == 1
-    kernel = WaitingKernel() if forked else None
+    # A copy of this process has the results in memory already, and most of the imports.
+    kernel = WaitingKernel() if fork_server.may_copy() else None
     import papermill
 
     executed = scratch / "report.ipynb"

@@ -17,9 +17,10 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,7 +241,7 @@ class Tracker:
         self._writer: _Writer | None = None
 
     def start(self) -> None:
-        """Starts the writer; to be called while this process has one thread, for the writer is a copy of it."""
+        """Starts the writer; quick while this process has one thread, for then it is a copy."""
         self._writer = self._writer or _Writer(self)
 
     def submit(self, trial: Trial, result: Result) -> None:
@@ -257,9 +258,10 @@ class Tracker:
 
     def close(self) -> str | None:
         """Waits until all is written, at most DRAIN_SECONDS; a warning in one line if it was not."""
-        if self._writer is None:
+        writer, self._writer = self._writer, None
+        if writer is None:
             return None
-        problem, self._writer = self._writer.close(), None
+        problem = writer.close()
         self.ledger = Ledger(self.results, self.suite)
         if problem is None:
             return None
@@ -275,7 +277,7 @@ class _Writer:
 
     def __init__(self, tracker: Tracker) -> None:
         # A copy imports nothing anew.
-        context: Any = multiprocessing.get_context("fork" if fork_server.is_available() else "spawn")
+        context: Any = multiprocessing.get_context("fork" if fork_server.may_copy() else "spawn")
         self.waiting: Queue[tuple[Trial, Result] | None] = context.Queue()
         self._told, tells = context.Pipe(duplex=False)
         mirrored = (tracker.results, tracker.suite, tracker.trials)
@@ -284,15 +286,17 @@ class _Writer:
         tells.close()
 
     def close(self) -> str | None:
-        """Waits for the end; what went wrong, if anything did."""
+        """Waits for the end, unless Ctrl-C ends the wait; what went wrong, if anything did."""
         self.waiting.put(None)
         self.waiting.close()
-        self._process.join(DRAIN_SECONDS)
-        problem = self._problem()
-        if problem is None:
-            self.waiting.join_thread()
-        else:
-            self.waiting.cancel_join_thread()  # what was left unread keeps it waiting
+        try:
+            self._process.join(DRAIN_SECONDS)
+        finally:
+            problem = self._problem()
+            if problem is None:
+                self.waiting.join_thread()
+            else:
+                self.waiting.cancel_join_thread()  # what was left unread keeps it waiting
         return problem
 
     def _problem(self) -> str | None:
@@ -317,6 +321,8 @@ def _mirror(
     """The life of a writer; at its end it tells what went wrong, or None."""
     if fork_server.is_available():
         die_with_parent(coordinator)
+    else:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     for signum in (signal.SIGINT, signal.SIGTERM):  # meant for the coordinator, which ends this process when it is time
         signal.signal(signum, signal.SIG_IGN)
     try:
@@ -326,6 +332,14 @@ def _mirror(
         tells.send(_first_line(error))
     else:
         tells.send(None)
+
+
+def _end_with_parent() -> None:
+    """Where the operating system does not see to it."""
+    coordinator = multiprocessing.parent_process()
+    if coordinator is not None:
+        wait([coordinator.sentinel])
+        os._exit(1)
 
 
 def _drain(results: Path, suite: str, trials: list[Trial], waiting: Queue[tuple[Trial, Result] | None]) -> None:

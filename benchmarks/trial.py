@@ -159,13 +159,13 @@ def sized_to_state(trial: Trial, state_bytes: int) -> Trial:
 def check_buildable(trials: Sequence[Trial]) -> None:
     """Raises InvalidParameter where a model cannot be built for its task, nothing being allocated for it.
 
-    Where a process can be copied a copy looks: torch imports its compiler to build what it does not allocate, and the
+    Where this process can be copied a copy looks: torch imports its compiler to build what it does not allocate, and the
     coordinator would carry that, 75 MB, to its end.
     """
     cells = list({trial.cell: trial for trial in trials}.values())
     if not cells:
         return
-    if fork_server.is_available():
+    if fork_server.may_copy():
         # Not a Pool, which waits for ever for a process that was killed.
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as copy:
             problem = copy.submit(_unbuildable, cells).result()
@@ -180,7 +180,7 @@ def _unbuildable(cells: list[Trial]) -> str | None:
     try:
         for trial in cells:
             _build(trial)
-    except ValueError as error:
+    except InvalidParameter as error:
         return str(error)
     return None
 

@@ -48,7 +48,7 @@ class Tuned:
     default: float | None
     tuned: float | None
     values: tuple[float | None, ...]
-    git_commit: str | None = None
+    git_commit: str | None
 
     def is_of(self, task: Choice, model: Choice) -> bool:
         written = (task.name, task.written, model.name, model.written)

@@ -175,7 +175,8 @@ def tune(under_way: Sequence[Study], options: Options, kept: Sequence[Tuned] = (
         batches = [study.ask() for study in under_way]
         done = len(under_way[0].asked)
         typer.echo(f"Trials up to {done} of {under_way[0].n_trials} of {len(under_way)} studies")
-        _run(unique(batches), options)
+        # With those before: what a cluster draws now is held against what it drew then.
+        _run(unique(study.asked for study in under_way), options)
         for study, batch in zip(under_way, batches, strict=True):
             study.tell([_result(trial, options.results) for trial in batch])
     found = [*kept, *(study.outcome() for study in under_way)]

@@ -48,9 +48,14 @@ class TimeConvolution(nn.Conv1d):
     which oneDNN takes between a third and nine tenths of the time of a Conv1d, and the answer is contiguous again.
     """
 
+    def __init__(
+        self, n_in: int, n_out: int, kernel_size: int, padding: int = 0, dilation: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(n_in, n_out, kernel_size, padding=padding, dilation=dilation, bias=bias)
+        self.padding_of_rows, self.dilation_of_rows = (0, padding), (1, dilation)
+
     def forward(self, input: Tensor) -> Tensor:
         rows, weight = input.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)  # (B, D, 1, T), (H, D, 1, k)
-        assert not isinstance(self.padding, str)
-        padding, dilation = (0, *self.padding), (1, *self.dilation)
+        padding, dilation = self.padding_of_rows, self.dilation_of_rows
         answer = F.conv2d(rows, weight, self.bias, padding=padding, dilation=dilation)  # (B, H, 1, T')
         return answer.squeeze(2).transpose(1, 2)

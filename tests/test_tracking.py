@@ -186,3 +186,22 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         write_run(tmp_path, PLANNED[0])
         assert "rnnbench sync suite" in mirror(tmp_path, "suite", PLANNED[:1]).close()
+
+
+def test_ctrl_c_ends_the_wait_for_a_slow_store(tmp_path, monkeypatch):
+    """Which would else go on at the end of the interpreter, for as long as the store likes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        write_run(tmp_path, PLANNED[0])
+        tracker = mirror(tmp_path, "suite", PLANNED[:1])
+        writer = tracker._writer._process
+        join = writer.join
+
+        def interrupted(timeout=None):
+            monkeypatch.setattr(writer, "join", join)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.close()
+    assert not writer.is_alive() and tracker.close() is None

@@ -38,7 +38,11 @@ ADDING = {"length": 9, "fit.n_steps": 20}
 
 def study(task: str, model: str, **changes: Any) -> Tuned:
     settings = {"task_settings": ADDING if task == "adding" else {}, "model_settings": LSTM if model == "lstm" else {}}
-    of = settings | {"fields": FIELDS, "changed": {}, "default": 0.3, "tuned": 0.3, "values": (0.3, None)} | changes
+    of = (
+        settings
+        | {"fields": FIELDS, "changed": {}, "default": 0.3, "tuned": 0.3, "values": (0.3, None), "git_commit": None}
+        | changes
+    )
     return Tuned(task=task, model=model, **of)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -18,6 +19,11 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 def is_available() -> bool:
     """Whether to fork where nobody says. macOS has fork, but its system libraries do not survive it."""
     return sys.platform == "linux"
+
+
+def may_copy() -> bool:
+    """Whether this process itself may be forked: a copy has no other thread, and waits for ever for what those held."""
+    return is_available() and threading.active_count() == 1
 
 
 def context(forked: bool) -> BaseContext:
