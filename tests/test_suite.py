@@ -235,7 +235,7 @@ def test_smoke_holds_every_model_of_the_default_suite_and_every_field_that_needs
 
 
 def test_the_published_suites_give_every_model_every_task_and_the_same_seeds() -> None:
-    for name, n_tasks, n_seeds in (("default", 8, 3), ("reference", 10, 5)):
+    for name, n_tasks, n_seeds in (("default", 7, 3), ("reference", 10, 5)):
         trials = load(name).trials(device="cpu")
         counts = Counter((trial.model, trial.task, bool(trial.tuned)) for trial in trials if trial.mode == "quality")
         assert len({(model, task) for model, task, _ in counts}) == 10 * n_tasks and set(counts.values()) == {n_seeds}

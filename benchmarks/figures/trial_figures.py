@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -41,6 +40,8 @@ N_EXAMPLES = 6
 WRONG = "#d55e00"
 MOST_CLASSES = 40
 """Of a confusion matrix; one with more could not be read."""
+MOST_COUNTED = 12
+"""Classes of a confusion matrix whose counts are written in it."""
 MAX_STEPS = 60
 """Steps of a sequence of symbols that are shown: more could not be read."""
 
@@ -148,13 +149,19 @@ def _matrix(ax: Axes, counts: np.ndarray, names: list[str]) -> None:
         f"{name}  (recall {share:.2f}, n = {total})"
         for name, share, total in zip(names, shares.diagonal(), totals[:, 0], strict=True)
     ]
-    sns.heatmap(
-        shares, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=counts if len(names) <= 12 else False, fmt="d", cbar=False,
-        xticklabels=names, yticklabels=labels, linewidths=0.5, annot_kws={"fontsize": SMALL},
-    )  # fmt: skip
-    for count in ax.texts:
+    ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    for row, column in zip(*counts.nonzero(), strict=True) if len(names) <= MOST_COUNTED else ():
+        shade = "white" if shares[row, column] > 0.6 else "black"
+        count = ax.text(
+            column + 0.5, row + 0.5, str(counts[row, column]), color=shade, fontsize=SMALL, ha="center", va="center"
+        )
         count.set_in_layout(False)
-    ax.tick_params(axis="x", rotation=90)
+    middles = np.arange(len(names)) + 0.5
+    ax.set_xticks(middles, names, rotation=90)
+    ax.set_yticks(middles, labels)
+    ax.tick_params(length=0)
     head(ax, "counts; colour: share of the true class", "predicted", "true")
 
 
