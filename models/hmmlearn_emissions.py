@@ -1,4 +1,4 @@
-"""Emissions for hmmlearn's EM: yes-or-no channels, which it lacks, and counts and mixtures of Gaussians faster than its own.
+"""hmmlearn's EM for all our emissions: yes-or-no channels, which it lacks; counts and mixtures of Gaussians, faster.
 
 Sources: Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196; hmmlearn 0.3 (https://hmmlearn.readthedocs.io), whose
 base class runs the E-step's forward-backward pass and asks a subclass for likelihoods, statistics and updates. With γ_t(s) the
@@ -9,17 +9,24 @@ posterior of state s, and c further steps at the base rate r of each channel as 
 
 from __future__ import annotations
 
-from typing import Any
-
+import hmmlearn.hmm
 import numpy as np
 from hmmlearn.base import BaseHMM
-from hmmlearn.hmm import GMMHMM, PoissonHMM
+from hmmlearn.hmm import GMMHMM, CategoricalHMM, PoissonHMM
 from scipy.special import gammaln
 
-Statistics = dict[str, Any]
+from models.hmmlearn_batches import Batched, Statistics
 
 
-class BernoulliHMM(BaseHMM):
+class SymbolHMM(Batched, CategoricalHMM):
+    """hmmlearn's symbols."""
+
+
+class GaussianHMM(Batched, hmmlearn.hmm.GaussianHMM):
+    """hmmlearn's Gaussians."""
+
+
+class BernoulliHMM(Batched, BaseHMM):
     """Frames (N, C) of 0 and 1 whose channels are independent given the state.
 
     means_: (S, C), strictly between 0 and 1, must be set before `fit`. base_rates: r, (C,) or one for all. pseudocount: c.
@@ -83,7 +90,7 @@ class BernoulliHMM(BaseHMM):
         return curr_logprob + self.pseudocount * float(log_prior.sum())
 
 
-class CountHMM(PoissonHMM):
+class CountHMM(Batched, PoissonHMM):
     """hmmlearn's counts with its updates, without scipy's checks, which would take most of a fit.
 
     lambdas_ must be set before `fit`.
@@ -99,7 +106,7 @@ class CountHMM(PoissonHMM):
         return np.exp(self._compute_log_likelihood(values))
 
 
-class MixtureHMM(GMMHMM):
+class MixtureHMM(Batched, GMMHMM):
     """hmmlearn's mixtures with its updates, but every state and Gaussian at once: many times as fast.
 
     weights_, means_ and covars_ must be set before `fit`.

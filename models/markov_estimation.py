@@ -3,8 +3,7 @@
 Sources: Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196 (EM); hmmlearn 0.3 (https://hmmlearn.readthedocs.io);
 Young et al. 2006, The HTK Book (mixtures made by splitting Gaussians).
 
-hmmlearn loops over sequences in Python, about 0.1 ms each per iteration. So the restarts are short and run on a subset
-of the sequences, and only the best of them goes on, with all.
+The restarts are short and run on a subset of the sequences, and only the best of them goes on, with all.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import torch
 from hmmlearn.base import ConvergenceMonitor
-from hmmlearn.hmm import CategoricalHMM, GaussianHMM
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from models.hmmlearn_emissions import BernoulliHMM, CountHMM, MixtureHMM
+from models.hmmlearn_emissions import BernoulliHMM, CountHMM, GaussianHMM, MixtureHMM, SymbolHMM
 from models.markov_emissions import Counts, CovarianceType, EstimatedEmissions, Frames, Gaussians, Parameters, Symbols
 
 _FLOOR = 1e-6
@@ -132,7 +130,7 @@ def n_supported_states(values: np.ndarray, wanted: int, n_gaussians: int = 1) ->
     return min(supported, len(np.unique(values, axis=0)))  # k-means, where EM starts, needs distinct points
 
 
-_Model: TypeAlias = "CategoricalHMM | GaussianHMM | MixtureHMM | CountHMM | BernoulliHMM"
+_Model: TypeAlias = "SymbolHMM | GaussianHMM | MixtureHMM | CountHMM | BernoulliHMM"
 
 
 def _new_model(
@@ -146,7 +144,7 @@ def _new_model(
     }
     match emissions:
         case Symbols():
-            return CategoricalHMM(n_states, n_features=emissions.vocabulary, **options)
+            return SymbolHMM(n_states, n_features=emissions.vocabulary, **options)
         case Gaussians() if n_gaussians(emissions) == 1:
             return GaussianHMM(n_states, emissions.covariance_type, **options)
         case Gaussians():
@@ -253,7 +251,7 @@ def _quiet() -> Iterator[None]:
 def _emission_arrays(model: _Model) -> list[np.ndarray]:
     """Probabilities, rates or means; of Gaussians also covariances, of mixtures also weights: as in `Parameters`."""
     match model:
-        case CategoricalHMM():
+        case SymbolHMM():
             return [model.emissionprob_]
         case CountHMM():
             return [model.lambdas_]
@@ -277,7 +275,7 @@ def _floor_probabilities(model: _Model) -> None:
     model.startprob_ = _floored(model.startprob_)
     model.transmat_ = _floored(model.transmat_)
     match model:
-        case CategoricalHMM():
+        case SymbolHMM():
             model.emissionprob_ = _floored(model.emissionprob_)
         case MixtureHMM():
             model.weights_ = _floored(model.weights_)

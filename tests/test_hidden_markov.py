@@ -15,6 +15,7 @@ from benchmarks import checking
 from models import markov_estimation, registry
 from models.contract import Predictor
 from models.hidden_markov import ENTRIES, HiddenMarkovConfig
+from models.hmmlearn_emissions import SymbolHMM
 from models.markov_emissions import Parameters, Symbols
 from models.sequences import (
     Binary,
@@ -362,13 +363,13 @@ def test_em_that_never_stays_finite_says_what_to_change(monkeypatch):
 def test_em_falls_back_to_logarithms_where_scaling_raises(monkeypatch):
     used = []
 
-    def fit(self, values, lengths, original=CategoricalHMM.fit):
+    def fit(self, values, lengths, original=SymbolHMM.fit):
         used.append(self.implementation)
         if self.implementation == "scaling":
             raise ValueError("underflow")
         return original(self, values, lengths)
 
-    monkeypatch.setattr(CategoricalHMM, "fit", fit)
+    monkeypatch.setattr(SymbolHMM, "fit", fit)
     batch = next_symbol_batch(torch.randint(4, (3, 9), generator=torch.Generator().manual_seed(0)))
     predictor = build(TokenInput(4), Classes(4, future=True), True, replace(CONFIG, n_restarts=1))
     predictor.fit(batch, batch, torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hmmlearn.hmm import GMMHMM, CategoricalHMM, GaussianHMM, PoissonHMM
 
-from models import markov_estimation
+from models import hmmlearn_emissions, markov_estimation
 from models.hidden_markov import HiddenMarkovConfig
 from models.hmmlearn_emissions import BernoulliHMM
 from models.markov_emissions import Counts, Frames, Gaussians, HiddenMarkovModels, Parameters, Symbols
@@ -200,7 +200,8 @@ def test_what_hmmlearn_logs_of_its_fit_is_not_heard_and_what_else_it_logs_is(cap
         assert "degenerate solution" in caplog.text
         caplog.clear()
         assert markov_estimation._run_em(
-            GaussianHMM(3, n_iter=5, random_state=0), markov_estimation.Observations(values, lengths)
+            hmmlearn_emissions.GaussianHMM(3, n_iter=5, random_state=0),
+            markov_estimation.Observations(values, lengths),
         )
         assert not caplog.records
         with markov_estimation._quiet():
