@@ -200,7 +200,7 @@ def _undisturbed() -> Iterator[None]:
 
 def matrix_rate(device: torch.device, repeats: int = 7) -> float:
     """FLOP/s of a large float32 matrix product here and now, with torch's threads: the median over the repeats."""
-    n = 4096 if device.type == "cuda" else 768
+    n = 4096 if device.type == "cuda" else 512
     a, b = torch.rand(2, n, n, device=device)
     out = torch.empty_like(a)
     return 2 * n**3 / time_steps([lambda: torch.mm(a, b, out=out)], 2, repeats, device).median_s

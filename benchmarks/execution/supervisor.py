@@ -1,7 +1,7 @@
 """The local supervisor: keeps the cores busy with single-threaded trials, each in its own process, and loses none.
 
 Trials that measure cost come last and one at a time, with nothing beside them. Each round of them, one process per model, is
-forked from a fork server of its own: so the processes of a model differ as new interpreters do.
+forked from another fork server: so the processes of a model differ as new interpreters do.
 
 Whatever happens to a trial becomes a row; whatever happens to the supervisor, the run folders say what is left.
 """
@@ -171,9 +171,8 @@ def run(
                 if timed and not supervisor.stopped_by:
                     before_timing()
                     for alike in rounds(timed):
-                        fork_server.end()
                         supervisor.work(alike, workers=1)
-                    fork_server.end()
+                        fork_server.end()  # the first round comes from the one that the other trials came from
             return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by, packing)
 
 
