@@ -31,16 +31,15 @@ class Batched(BaseHMM):
     """
 
     def _do_estep(self, X: np.ndarray, lengths: np.ndarray) -> tuple[Statistics, float]:  # noqa: N803 (hmmlearn's name)
-        if self.implementation != "scaling" or WORTHWHILE * len(lengths) < max(lengths):
-            self.counted = False
+        lengths = np.asarray(lengths)
+        if self.implementation != "scaling" or WORTHWHILE * len(lengths) < lengths.max():
             return super()._do_estep(X, lengths)
-        self.counted = True
         stats = self._initialize_sufficient_statistics()
         likelihoods = self._compute_likelihood(X)  # (N, S)
         posteriors = np.empty_like(likelihoods)
         begins = np.cumsum(lengths) - lengths
         log_likelihood = 0.0
-        for group in _groups(np.asarray(lengths), likelihoods.shape[1]):
+        for group in _groups(lengths, likelihoods.shape[1]):
             steps = np.arange(lengths[group].max())[:, None]  # (T, 1)
             valid = steps < lengths[group]  # (T, B)
             index = np.where(valid, begins[group] + steps, 0)  # (T, B)
@@ -58,8 +57,8 @@ class Batched(BaseHMM):
         return stats, log_likelihood
 
     def _accumulate_sufficient_statistics_scaling(self, stats: Statistics, **of: Any) -> None:
-        """Starts and transitions, unless `_do_estep` has counted those of all sequences."""
-        if not self.counted:
+        """Starts and transitions of one sequence; of all at once `_do_estep` has counted them, and gives no lattices."""
+        if of["fwdlattice"] is not None:
             super()._accumulate_sufficient_statistics_scaling(stats=stats, **of)
 
     def _forward(self, emitted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,9 +42,8 @@ def drawn(kind: str, n_states: int, lengths: list[int], seed: int) -> tuple[Batc
 def e_step(model: Batched, values: np.ndarray, lengths: list[int], worthwhile: float) -> tuple[dict, float]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hmmlearn_batches, "WORTHWHILE", worthwhile)
-        found = model._do_estep(values, np.array(lengths))
-    assert model.counted == (worthwhile > 0)
-    return found
+        patch.setattr(model, "_fit_scaling" if worthwhile else "_forward", lambda *_: pytest.fail("the other way"))
+        return model._do_estep(values, np.array(lengths))
 
 
 @settings(deadline=None)
@@ -89,9 +88,12 @@ def test_an_underflow_is_refused_as_hmmlearn_does() -> None:
             e_step(model, values + 1e4, [3] * 4, worthwhile)
 
 
-def test_few_long_sequences_are_left_to_hmmlearn_and_many_short_ones_are_not() -> None:
+def test_few_long_sequences_are_left_to_hmmlearn_and_many_short_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     model, values = drawn("symbols", 2, [100] * 2, 0)
+    taken: list[int] = []
+    forward = model._forward
+    monkeypatch.setattr(model, "_forward", lambda emitted: taken.append(emitted.shape[1]) or forward(emitted))
     model._do_estep(values, np.array([100] * 2))
-    assert not model.counted
+    assert taken == []
     model._do_estep(values, np.array([10] * 20))
-    assert model.counted
+    assert taken == [20]
