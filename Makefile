@@ -32,7 +32,7 @@ report: $(STAMP) ## build a suite's report again from its results
 verify: $(STAMP) ## hold our results against published ones, after running what is missing; TASK=parity: on one task
 	@$(BIN)/rnnbench verify $(TASK) --device $(DEVICE) --results $(RESULTS) $(if $(WORKERS),--workers $(WORKERS))
 
-dashboard: $(STAMP) ## open MLflow on this machine: http://127.0.0.1:5000
+dashboard: $(STAMP) ## open MLflow on this machine: http://127.0.0.1:5000, there "Model training"
 	@mkdir -p $(RESULTS)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \

@@ -162,7 +162,7 @@ def run(
     asked = Narrowed(_names(models), _names(tasks), seeds, dry_run, report, _names(retry_failed) or ())
     outcome = complete(suite, device.value, _options(results, workers, executor, address), asked)
     if outcome is not None:
-        _show(outcome)
+        _show(outcome, results)
 
 
 @app.command()
@@ -418,12 +418,13 @@ def main() -> None:
         _stop(f"{error}; mend the folder or free some space, then run the same command again", INFRASTRUCTURE)
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: Outcome, results: Path) -> None:
     """The end of a run: its table, where to look further, and the exit code."""
     typer.echo(outcome.table, nl=False)
     if outcome.report:
         typer.echo(f"Report: {outcome.report}")
-    typer.echo("Metrics, time and memory of all runs, to compare in a browser: make dashboard")
+    elsewhere = "" if results == RESULTS else f" RESULTS={results}"
+    typer.echo(f"Metrics, time and memory of all runs, in a browser: make dashboard{elsewhere}, there Model training")
     if outcome.n_failed:
         raise typer.Exit(FAILED)
 

@@ -11,7 +11,6 @@ import pandas as pd
 
 from benchmarks import cost_tables
 from benchmarks.figures.drawing import styles
-from benchmarks.records import Status
 from benchmarks.report_sections import Html, Study, paragraphs, table
 from benchmarks.tables import number
 
@@ -26,7 +25,6 @@ def coverage(study: Study) -> Html:
     counts = ", ".join(f"{n} {status}" for status, n in Counter(runs["status"]).most_common())
     stale = int(runs["stale"].astype(bool).sum())
     machines = "; ".join(dict.fromkeys(runs["machine"]))
-    good = ("missing", Status.OK, Status.SKIPPED)
     return paragraphs(
         [
             f"Of {len(runs)} timing trials: {counts}{f'; {stale} of them stale, made by other code' if stale else ''}. Each "
@@ -34,8 +32,7 @@ def coverage(study: Study) -> Html:
             f"in no number. Machine: {machines}.",
             *(
                 f"{row.status}: {row.model} on {row.task}: {row.reason}"
-                for row in runs.itertuples()
-                if row.status not in good
+                for row in cost_tables.failed(runs).itertuples()
             ),
         ]
     )

@@ -127,6 +127,11 @@ def peak_mb(memory: Mapping[str, float | str]) -> float:
     return float(memory.get("gpu_allocated_bytes", memory.get("increment_bytes", math.nan))) / 1e6
 
 
+def failed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows that ended otherwise than they should."""
+    return runs[runs["status"].isin(records.FAILED)]
+
+
 def usable(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows that may be put together: finished, alone on the machine, and made by the code as it is."""
     return runs[(runs["status"] == Status.OK) & ~runs["stale"].astype(bool) & runs["evaluation_s"].notna()]

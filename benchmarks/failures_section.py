@@ -7,9 +7,9 @@ from html import escape
 import pandas as pd
 
 from benchmarks import records
-from benchmarks.records import Status
+from benchmarks.records import FAILED
 from benchmarks.report_sections import Html, Study, paragraphs, table
-from benchmarks.tables import MISSING, number
+from benchmarks.tables import number
 
 MOST = 50
 """Rows that are shown: a fault of the machine can fail thousands of trials alike."""
@@ -20,7 +20,7 @@ def failures(study: Study) -> Html | None:
     columns = ["trial_id", "task", "model", "status", "reason"]
     parts = [part[[*columns, seed]].rename(columns={seed: "seed"}) for part, seed in _parts(study) if len(part)]
     failed = pd.concat(parts) if parts else pd.DataFrame(columns=[*columns, "seed"])
-    failed = failed[~failed["status"].isin([Status.OK, Status.SKIPPED, MISSING])]
+    failed = failed[failed["status"].isin(FAILED)]
     if failed.empty:
         return None
     rows = [

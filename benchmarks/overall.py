@@ -18,7 +18,7 @@ from benchmarks.comparison import (
     probability_of_improvement,
     ranking,
 )
-from benchmarks.records import Status
+from benchmarks.records import FAILED, Status
 from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import Interval
 from benchmarks.tables import MISSING, with_defaults
@@ -130,8 +130,7 @@ def field(frame: pd.DataFrame) -> Field:
 
 def without_failures(frame: pd.DataFrame) -> Field:
     """The field on those tasks alone on which none that it compares has failed: nothing in it is imputed."""
-    is_failure = ~frame["status"].isin([Status.OK, Status.SKIPPED, MISSING])
-    lost = frame.loc[is_failure & frame["model"].isin(list(field(frame).imputed)), "task"]
+    lost = frame.loc[frame["status"].isin(FAILED) & frame["model"].isin(list(field(frame).imputed)), "task"]
     return field(frame[~frame["task"].isin(lost)])
 
 

@@ -32,7 +32,7 @@ PENDING = "result.pending.json"
 
 
 class Status(StrEnum):
-    """How a trial ended. The set is closed; FAILED holds all but ok and skipped."""
+    """How a trial ended."""
 
     OK = "ok"
     SKIPPED = "skipped"
@@ -48,6 +48,7 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+FAILED = frozenset(Status) - {Status.OK, Status.SKIPPED}
 RERUN = frozenset({Status.INTERRUPTED, Status.INFRA_ERROR})
 """Statuses that say nothing of the model: such a trial is run again."""
 

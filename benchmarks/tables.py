@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import provenance, records
-from benchmarks.records import Result, Status, TornResult
+from benchmarks.records import FAILED, Result, Status, TornResult
 from benchmarks.statistics import paired_t_interval, t_interval
 from benchmarks.tasks import registry as tasks
 from benchmarks.trial import Trial
@@ -270,7 +270,7 @@ SUMMARY = [
 
 def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
     ok = [row for row in cell if row["status"] == Status.OK]
-    kinds = Counter(row["status"] for row in cell if row["status"] not in (Status.OK, Status.SKIPPED, MISSING))
+    kinds = Counter(row["status"] for row in cell if row["status"] in FAILED)
     failed = kinds.total()
     listed = ", ".join(kind if len(kinds) == 1 else f"{count} {kind}" for kind, count in kinds.items())
     mean, low, high = t_interval([row["value"] for row in ok]) if ok else (math.nan,) * 3

@@ -1,12 +1,17 @@
-"""What MLflow is told of a trial: tags, parameters and last numbers, under the same names for every model."""
+"""What MLflow is told of a trial and of a cell, a model on a task: tags, parameters and numbers, under the same names for every
+model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import records, tables
+import pandas as pd
+
+from benchmarks import cost_tables, records, tables
 from benchmarks.records import Result, Status
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
@@ -17,7 +22,7 @@ def run_status(status: Status) -> str:
     """How MLflow calls such an end."""
     if status == Status.INTERRUPTED:
         return "KILLED"
-    return "FINISHED" if status in (Status.OK, Status.SKIPPED) else "FAILED"
+    return "FAILED" if status in records.FAILED else "FINISHED"
 
 
 def tags(trial: Trial, result: Result, folder: Path) -> dict[str, str]:
@@ -54,6 +59,10 @@ def metrics(result: Result) -> dict[str, float]:
     if result.cost is not None:
         named |= _cost_metrics(result.cost)
     named |= {_MEMORY[name]: float(value) / 1e6 for name, value in result.memory.items() if name in _MEMORY}
+    return _finite(named)
+
+
+def _finite(named: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
 
 
@@ -77,3 +86,38 @@ def parameters(trial: Trial, result: Result) -> Mapping[str, object]:
         **{f"fit.{name}": value for name, value in trial.fit.items()},
         **{f"machine.{name}": value for name, value in trial.machine.items()},
     }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the trials of a cell say together. metrics: ``n``, how many they are over, among them. failures: "" for none."""
+
+    name: str
+    metrics: Mapping[str, float]
+    failures: str
+
+
+def qualities(results: Path, trials: list[Trial]) -> Iterator[tuple[str, Summary]]:
+    """`Trial.cell` and its summary over seeds, as in the table."""
+    cells = {label: trial.cell for trial, label in zip(trials, tables.labels(trials), strict=True)}
+    for _, row in tables.matrix(tables.frame(results, trials)).iterrows():
+        named = {"primary": row["mean"], "primary_low": row["low"], "primary_high": row["high"]}
+        named |= {f"test_{row['metric']}": row["mean"], "n": row["n"], "n_failed": row["failed"]}
+        same = ("seconds_train", "peak_memory_increment_mb", "score", "floor", "ceiling", "reference")
+        named |= {name: row[name] for name in same} | {"parameters_backbone": row["parameters"]}
+        name = f"{row['model']} on {row['task']}"
+        yield cells[row["task"], row["model"]], Summary(name, _finite(named), row["failures"])
+
+
+def costs(results: Path, trials: list[Trial]) -> Iterator[tuple[str, Summary]]:
+    """`Trial.cell` of timing trials and the medians of their numbers over the processes that may be put together."""
+    runs = cost_tables.runs(results, trials).assign(cell=[trial.cell for trial in trials])
+    for cell, rows in runs.groupby("cell", sort=False):
+        usable = [
+            records.read_result(records.run_folder(results, name)) for name in cost_tables.usable(rows)["trial_id"]
+        ]
+        medians = pd.DataFrame([metrics(result) for result in usable if result]).median()
+        failed = len(cost_tables.failed(rows))
+        failures = f"{failed} of {len(rows)} failed" if failed else ""
+        name = f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}, timing"
+        yield str(cell), Summary(name, {**medians, "n": len(usable), "n_failed": failed}, failures)

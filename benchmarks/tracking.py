@@ -116,7 +116,7 @@ class Store:
         if found is None:
             # A server keeps artifacts where it is told to; the local store keeps them beside its database.
             location = (results / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-            # The kind makes the page open on its table of runs, not on traces of language models.
+            # Where the page goes by the kind, this opens it on the table of runs, not on traces of language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             self.experiment = self.client.create_experiment(suite, location, tags)
         else:
@@ -193,32 +193,21 @@ class Store:
         return self.parents[cell]
 
     def summarise(self, trials: list[Trial]) -> None:
-        """Writes mean, interval, n and failures over the seeds in ``trials`` to each parent run."""
+        """Writes to each parent run what the table says of its cell: over seeds mean, interval, n and failures; over the
+        processes of timing trials the medians."""
         from mlflow.entities import Metric, RunTag
 
-        trials = [trial for trial in trials if trial.mode != "timing"]  # whose numbers are in each run
-        cells = {label: trial.cell for trial, label in zip(trials, tables.labels(trials), strict=True)}
-        matrix = tables.matrix(tables.frame(self.results, trials))
+        timed = [trial for trial in trials if trial.mode == "timing"]
+        others = [trial for trial in trials if trial.mode != "timing"]
         now = int(time.time() * 1000)
-        for _, cell in matrix.iterrows():
-            run_id = self.parents.get(cells[cell["task"], cell["model"]])
+        for cell, summary in [*tracked.qualities(self.results, others), *tracked.costs(self.results, timed)]:
+            run_id = self.parents.get(cell)
             if run_id is None:
                 continue
-            values = {"primary": cell["mean"], "primary_low": cell["low"], "primary_high": cell["high"]}
-            values |= {f"test_{cell['metric']}": cell["mean"], "n": cell["n"], "n_failed": cell["failed"]}
-            values |= {
-                "seconds_train": cell["seconds_train"],
-                "peak_memory_increment_mb": cell["peak_memory_increment_mb"],
-            }
-            values |= {name: cell[name] for name in ("score", "floor", "ceiling", "reference")}
-            values["parameters_backbone"] = cell["parameters"]
-            points = [
-                Metric(name, float(x), now, 0) for name, x in values.items() if x is not None and math.isfinite(x)
-            ]
-            name = f"{cell['model']} on {cell['task']}"
-            tags = [RunTag("mlflow.runName", name), RunTag("status", cell["failures"] or "no failure")]
+            points = [Metric(name, value, now, 0) for name, value in summary.metrics.items()]
+            tags = [RunTag("mlflow.runName", summary.name), RunTag("status", summary.failures or "no failure")]
             self.client.log_batch(run_id, points, tags=tags)
-            if cell["failed"] and not cell["n"]:
+            if summary.failures and not summary.metrics["n"]:
                 self.client.update_run(run_id, status="FAILED")  # a tick would say that there is something to see
 
 

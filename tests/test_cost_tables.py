@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
-from synthetic_runs import trials, write_run
+from synthetic_runs import trials, write_failure, write_run
 
-from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables
+from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables, tracked
 from benchmarks.execution.supervisor import rounds
 from benchmarks.figures import cost_figures, report_figures
 from benchmarks.figures.drawing import styles
@@ -72,6 +72,22 @@ def test_a_cell_is_the_median_over_processes_with_their_range(tmp_path, planned)
     assert lstm["sequences_per_s"] == pytest.approx(64 / 0.0101)
     assert lstm["matrix_share"] == pytest.approx(10_000_000 / 0.0101 / 1e10)
     assert lstm["noise"] == ("training step (1 of 3)",)
+
+
+def test_mlflow_is_told_the_medians_of_a_cell_and_what_failed_in_it(tmp_path):
+    timed = timing_trials(2)
+    for trial in timed:
+        if trial.model == "gru" or (trial.model, trial.seed) == ("transformer", 1):
+            write_failure(tmp_path, trial, Status.KERNEL_DIED, "killed")
+        else:
+            write_cost(tmp_path, trial, STEPS_S[trial.model])
+    told = {summary.name: (cell, summary) for cell, summary in tracked.costs(tmp_path, timed)}
+    assert {cell for cell, _ in told.values()} == {trial.cell for trial in timed}
+    medians = {name: summary.metrics.get("training_step_s") for name, (_, summary) in told.items()}
+    expected = {"lstm": 0.01005, "gru": None, "transformer": 0.03}
+    assert medians == {f"{model} on parity, timing": pytest.approx(value) for model, value in expected.items()}
+    ended = [(summary.metrics["n"], summary.metrics["n_failed"], summary.failures) for _, summary in told.values()]
+    assert ended == [(2, 0, ""), (0, 2, "2 of 2 failed"), (1, 1, "1 of 2 failed")]
 
 
 def test_timing_trials_stay_out_of_every_table_of_quality(tmp_path, planned):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.records import RERUN, Result, Status, TornResult, read_result, run_folder
+from benchmarks.records import FAILED, RERUN, Result, Status, TornResult, read_result, run_folder
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.trial import Trial
 from models import registry
@@ -53,12 +53,11 @@ def plan(trials: Sequence[Trial], digests: Mapping[str, str], results: Path, ret
 
 def retried(names: Sequence[str]) -> frozenset[Status]:
     """Statuses of failures by their names; "all" names every one. Raises UnknownName for any other."""
-    failures = frozenset(Status) - {Status.OK, Status.SKIPPED}
     found: set[Status] = set()
     for name in names:
-        if name != "all" and name not in failures:
-            raise UnknownName("status to retry", name, ["all", *map(str, failures)])
-        found |= failures if name == "all" else {Status(name)}
+        if name != "all" and name not in FAILED:
+            raise UnknownName("status to retry", name, ["all", *map(str, FAILED)])
+        found |= FAILED if name == "all" else {Status(name)}
     return frozenset(found)
 
 
