@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks import cost_tables
 from benchmarks.figures.drawing import styles
 from benchmarks.report_sections import Html, Study, paragraphs, table
-from benchmarks.tables import number
+from benchmarks.tables import count, number
 
 NONE = "The suite has no timing trial, so nothing is said of cost beyond what the quality trials indicate."
 
@@ -77,8 +77,8 @@ def shapes(study: Study) -> Html:
     for task, cells in study.costs.groupby("task", sort=False):
         first = cells.iloc[0]
         batches = (
-            f"{first['batch_size']} × {first['length']}",
-            f"{first['inference_batch']} × {first['inference_length']}",
+            f"{count(first['batch_size'])} × {count(first['length'])}",
+            f"{count(first['inference_batch'])} × {count(first['inference_length'])}",
         )
         rows.append((task, *batches, f"{cells['data_s'].median():.2g}", f"{cells['build_s'].median():.2g}"))
     columns = (
@@ -97,7 +97,7 @@ def target_table(study: Study) -> Html:
     rows = [
         (
             *(row["task"], row["model"], f"{row['n_reached']} of {row['n']}"),
-            *("its own procedure" if row["by_itself"] else _plain(row["steps"]), _plain(row["sequences"])),
+            *("its own procedure" if row["by_itself"] else _counted(row["steps"]), _counted(row["sequences"])),
             *(_plain(row["seconds"]), _plain(row["flops"] / 1e9 if _known(row["flops"]) else None)),
         )
         for row in found.to_dict("records")
@@ -106,8 +106,8 @@ def target_table(study: Study) -> Html:
     return table(columns, rows)
 
 
-def exponent_table(study: Study) -> Html:
-    """How training step, inference and memory grow with the length."""
+def exponent_table(study: Study) -> Html | None:
+    """How training step, inference and memory grow with the length; None where the figure says that nothing was swept."""
     found = cost_tables.exponents(cost_tables.sweeps(study.timed))
     rows = [
         (row["task"], row["model"], row["longest"], *(_plain(row[name], 2) for name in cost_tables.SWEPT))
@@ -117,11 +117,7 @@ def exponent_table(study: Study) -> Html:
         f"{row.model}: {row.sweep_note}" for row in study.timed.itertuples() if _known(row.sweep_note)
     )
     columns = ("task", "model", "longest", "training step", "inference", "training memory", "inference memory")
-    return (
-        Html(table(columns, rows).text + paragraphs(ended).text)
-        if rows
-        else paragraphs(["No trial sweeps over lengths."])
-    )
+    return Html(table(columns, rows).text + paragraphs(ended).text) if rows else None
 
 
 def _slower(study: Study, cell: dict[str, Any]) -> str:
@@ -154,6 +150,10 @@ def _plain(value: Any, digits: int = 3) -> str:
         if _known(value)
         else "–"
     )
+
+
+def _counted(value: Any) -> str:
+    return count(float(value)) if _known(value) else "–"
 
 
 def _percent(value: Any) -> str:

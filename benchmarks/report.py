@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -30,6 +32,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 78rem; margin: 0 auto; padding: 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 p, li { max-width: 48rem; overflow-wrap: anywhere; } li { font-size: .9rem; }
+nav { font-size: .9rem; max-width: 60rem; } nav a { margin-right: .9rem; white-space: nowrap; }
+summary { cursor: pointer; color: #0b5394; margin: .5rem 0; max-width: 60rem; }
 .wide, .output_png { overflow-x: auto; margin: 1rem 0; }
 img { max-width: 100%; min-width: 42rem; height: auto; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
@@ -124,7 +128,7 @@ def _execute(scratch: Path, results: Path, suite: str) -> Path:
 
 
 def to_html(notebook: Path, title: str) -> str:
-    """One page that needs no other file and no network: nbconvert's bare body in a page with our own style."""
+    """One page that needs no other file and no network: nbconvert's bare body, with contents, in a page with our own style."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -135,6 +139,11 @@ def to_html(notebook: Path, title: str) -> str:
         exclude_anchor_links=True,
     )
     body, _ = exporter.from_filename(str(notebook))
+    headings = re.findall(r"<h2>(.*?)</h2>", body)
+    numbered = itertools.count()
+    body = re.sub("<h2>", lambda _: f'<h2 id="section-{next(numbered)}">', body)
+    contents = " ".join(f'<a href="#section-{index}">{heading}</a>' for index, heading in enumerate(headings))
+    body = body.replace("</h1>", f"</h1><nav>{contents}</nav>", 1)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -19,7 +19,7 @@ from benchmarks.figures.report_figures import Curves, read_curves
 from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval
-from benchmarks.tables import number
+from benchmarks.tables import number, signed
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
@@ -71,14 +71,23 @@ class Html:
         return self.text
 
 
+FOLDED = 30
+"""Rows beyond which a table opens at a click: what is read first stands in a figure near it."""
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """Cells are escaped, a line break kept; a cell that is `Html` stands as it is."""
+    """Cells are escaped, a line break kept; a cell that is `Html` stands as it is. One of more than FOLDED rows is folded."""
     lines = ["".join(f"<th>{escape(name)}</th>" for name in columns)]
     lines += ["".join(f"<td>{_cell(value)}</td>" for value in row) for row in rows]
     if len(lines) == 1:
         return Html("<p>Nothing to list.</p>")
     body = "".join(f"<tr>{line}</tr>" for line in lines[1:])
-    return Html(f'<div class="wide"><table><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table></div>')
+    whole = f'<div class="wide"><table><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table></div>'
+    if len(lines) - 1 <= FOLDED:
+        return Html(whole)
+    return Html(
+        f"<details><summary>Table of {len(lines) - 1} rows: {escape(', '.join(columns))}</summary>{whole}</details>"
+    )
 
 
 def _cell(value: object) -> str:
@@ -185,13 +194,15 @@ def task_list(study: Study) -> Html:
         task = tasks.task(trial.task, trial.task_parameters)
         cells = study.matrix[study.matrix["task"] == label]
         metric = f"{task.metrics[0].name} ({task.metrics[0].unit}), {task.metrics[0].direction} is better"
-        source = task.reference.source if task.reference else ""
         steps = sorted({_effort(t.fit) for t in study.trials if t.task == trial.task})
-        known = [float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")]
-        about = (label, task.group, task.summary, metric)
-        rows.append((*about, *known, source, ", ".join(steps), task.licence, task.source))
-    columns = ("task", "group", "what", "metric", "floor", "ceiling", "reference")
-    return table((*columns, "reference from", "optimiser steps", "licence", "source"), rows)
+        floor, ceiling, reference = (
+            float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")
+        )
+        known = f"{number(reference)}\n{task.reference.source}" if task.reference and not math.isnan(reference) else "–"
+        about = (label, task.group, task.summary, metric, ", ".join(steps))
+        rows.append((*about, floor, ceiling, known, f"{task.source}\n{task.licence}"))
+    columns = ("task", "group", "what", "metric", "optimiser steps", "floor", "ceiling", "reference")
+    return table((*columns, "source, licence"), rows)
 
 
 def _effort(fit: Mapping[str, Any]) -> str:
@@ -251,20 +262,24 @@ def matrix_table(study: Study) -> Html:
 
 def difference_table(study: Study) -> Html:
     """Each model against the best of its task, paired by seed; bold where the interval excludes zero."""
-    apart = {(row.model, row.task): row for row in tables.differences(study.frame, study.matrix).itertuples()}
+    found = tables.differences(study.frame, study.matrix)
+    apart = {(row.model, row.task): row for row in found[found["n"] > 0].itertuples()}
     if not apart:
         return paragraphs(["No two models have finished the same task yet."])
     best = {task: row.best for (_, task), row in apart.items()}
+    most = max(row.n for row in apart.values())
     rows = []
     for model in styles(study.frame):
         cells: list[object] = [model]
         for task, leader in best.items():
             row = apart.get((model, task))
             mean, interval, n, reading = _difference(*row[4:]) if row else ("", "", 0, "")
-            text = f"{mean}<br>{interval} (n = {n})" if row else "best" if model == leader else "–"
+            text = f"{mean}<br>{interval}" if row else "best" if model == leader else "–"
+            text += f"<br>n = {n}" if row and n != most else ""
             cells.append(Html(f"<b>{text}</b>" if reading == "different" else text))
         rows.append(cells)
-    return table(["model", *(f"{task}: minus {leader}" for task, leader in best.items())], rows)
+    told = paragraphs([f"n = {most} seeds where no other number is given."])
+    return Html(table(["model", *(f"{task}: minus {leader}" for task, leader in best.items())], rows).text + told.text)
 
 
 def pair_table(study: Study, pairs: Sequence[Sequence[str]]) -> Html:
@@ -281,9 +296,9 @@ def pair_table(study: Study, pairs: Sequence[Sequence[str]]) -> Html:
 
 def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str, int, str]:
     if n < 2:
-        return f"{mean:+.3g}", "–", n, "one seed: no uncertainty" if n else "no seed that both finished"
+        return (signed(mean), "–", n, "one seed: no uncertainty") if n else ("–", "", 0, "no seed that both finished")
     reading = "not separable" if low <= 0 <= high else "different"
-    return f"{mean:+.3g}", f"{low:+.3g} … {high:+.3g}", n, reading
+    return signed(mean), f"{signed(low)} … {signed(high)}", n, reading
 
 
 def over_tasks(study: Study) -> Html:
@@ -322,10 +337,10 @@ def gap_table(study: Study) -> Html:
     rows = []
     for (task, model), cell in ok.groupby(["task", "model"], sort=False):
         mean, low, high = t_interval(cell["gap"].astype(float))
-        seeds = "one seed" if len(cell) == 1 else f"{low:+.3g} … {high:+.3g}"
+        seeds = "one seed" if len(cell) == 1 else f"{signed(low)} … {signed(high)}"
         beaten = int((cell["gap_high"].astype(float) < 0).sum())
         share = mean / abs(float(cell["ceiling"].iloc[0])) if cell["ceiling"].iloc[0] else math.nan
-        rows.append((task, model, f"{mean:+.3g}", seeds, f"{share:+.1%}", len(cell), beaten))
+        rows.append((task, model, signed(mean), seeds, f"{share:+.1%}", len(cell), beaten))
     columns = ("task", "model", "mean excess", "95 % t interval over seeds", "share of the optimum", "seeds")
     return table((*columns, "seeds better than the optimum beyond their paired interval"), rows)
 

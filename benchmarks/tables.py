@@ -338,6 +338,16 @@ def number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A difference, with its sign; what is left of equal numbers after rounding is none. The minus never ends a line."""
+    return "0" if abs(value) < 1e-12 else f"{value:+.{digits}g}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    """A number of things, which a median can halve."""
+    return f"{value:,.0f}" if float(value).is_integer() else number(value)
+
+
 def cell_lines(cell: pd.Series) -> list[str]:
     """What a table shows of one model on one task, a line each."""
     lines = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from benchmarks.execution.plan import refusal
 from benchmarks.report_sections import Html, Study, paragraphs, table
-from benchmarks.tables import difference, finished, with_defaults
+from benchmarks.tables import difference, finished, signed, with_defaults
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuned, Tuning
 from models import registry as models
@@ -32,7 +32,7 @@ def tuning(study: Study) -> Html | None:
 
 def _row(each: Tuned) -> tuple[object, ...]:
     known = each.default is not None and each.tuned is not None
-    change = f"{each.tuned - each.default:+.3g}" if known else "–"  # type: ignore[operator]
+    change = signed(each.tuned - each.default) if known else "–"  # type: ignore[operator]
     failed = f"{each.values.count(None)} of {len(each.values)}"
     return (*each.labels, each.default, each.tuned, change, each.told, failed)
 
@@ -48,8 +48,12 @@ def _on_test(
         if default is None or not _is_of(trial, each) or not values.get((task, default)):
             continue
         mean, low, high, n = difference(values[task, model], values[task, default])
-        bounds = "no uncertainty" if n < 2 else f"{low:+.2g} … {high:+.2g}" + ("" if low <= 0 <= high else ", apart")
-        return f"{mean:+.3g}\n{bounds}\nn = {n}"
+        bounds = (
+            "no uncertainty"
+            if n < 2
+            else f"{signed(low, 2)} … {signed(high, 2)}" + ("" if low <= 0 <= high else ", apart")
+        )
+        return f"{signed(mean)}\n{bounds}\nn = {n}"
     return "–"
 
 

@@ -151,18 +151,29 @@ def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(
         study = report_sections.Study(
             "s", "d", "e", None, tmp_path, planned[:9], frame, tables.matrix(frame), timed=timed
         )
-        page = "".join(
-            section(study).text
-            for section in (
-                *(cost_sections.coverage, cost_sections.shapes, cost_sections.cost_table),
-                *(cost_sections.target_table, cost_sections.exponent_table),
-            )
-        )
+        sections = (cost_sections.coverage, cost_sections.shapes, cost_sections.cost_table, cost_sections.target_table)
+        page = "".join(section(study).text for section in sections)
         assert ("no timing trial" in page) == timed.empty
+        assert (cost_sections.exponent_table(study) is None) == timed.empty
         drawn = cost_figures.pareto(study.costs, study.matrix), cost_figures.scalings(cost_tables.sweeps(timed))
         for figure in drawn:
             shown = {text.get_text().split(" ")[0] for ax in figure.axes for text in ax.texts}
             assert shown >= (set() if timed.empty else set(STEPS_S))
+
+
+def test_what_learns_nothing_is_on_no_front(tmp_path, planned):
+    floor = trials(("floor",), ("parity",), 3)
+    timed = [specify("parity", "floor", process, None, "cpu", mode="timing") for process in range(3)]
+    for trial in floor:
+        write_run(tmp_path, trial, skill=0.0)
+    for trial in timed:
+        write_cost(tmp_path, trial, 1e-6)
+    matrix = tables.matrix(tables.frame(tmp_path, [*planned, *floor]))
+    costs = cost_tables.costs(cost_tables.runs(tmp_path, [*planned, *timed]))
+    assert "floor" in set(costs["model"]) and "floor" in set(matrix["model"])
+    figure = cost_figures.pareto(costs, matrix)
+    assert "floor" not in figure.get_suptitle()
+    assert {text.get_text() for text in figure.axes[0].texts} - {"floor", "ceiling"} == set(STEPS_S)
 
 
 def test_processes_go_round_over_the_models():

@@ -11,7 +11,7 @@ from synthetic_runs import trials, write_failure, write_mixed, write_run
 from benchmarks import overall, tables
 from benchmarks.experiment import prepare
 from benchmarks.figures import overall_figures, report_figures, trial_figures
-from benchmarks.figures.drawing import FAMILIES, Drawing, bounds, styles
+from benchmarks.figures.drawing import FAMILIES, LINES, Drawing, bounds, styles
 from benchmarks.records import Status
 
 PICTURES = {
@@ -101,6 +101,13 @@ def test_families_have_colours_of_their_own_and_models_of_one_family_differ():
     names = [f"m{index}" for index in range(33)]
     look = styles(pd.DataFrame({"model": names, "family": ["recurrent", "attention", "a plug-in's"] * 11}))
     assert len({look[name] for name in names[::3]}) == 11
+
+
+def test_tuned_models_of_one_family_differ_by_more_than_their_defaults_do_from_them():
+    names = [f"{model}{tuned}" for model in ("rnn", "lstm", "gru", "bilstm", "deep_lstm") for tuned in ("", " tuned")]
+    look = styles(pd.DataFrame({"model": names, "family": "recurrent"}))
+    assert list(look) == names
+    assert [look[name].line for name in names[1::2]] == list(LINES[:5])
 
 
 def test_an_axis_of_errors_is_logarithmic_only_where_they_span_magnitudes():

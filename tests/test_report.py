@@ -197,7 +197,7 @@ def test_models_on_different_seeds_are_compared_on_those_that_both_have_or_not_a
     assert "<td>2</td>" in pairs and "gru − floor" not in pairs
     text = sections.matrix_table(study).text
     assert "seeds 0, 1, 2" in text and "seeds 1, 2, 3" in text and "seed 0" in text and "different draws" in text
-    assert "(n = 2)" in sections.difference_table(study).text
+    assert "n = 2 seeds where no other" in sections.difference_table(study).text
 
 
 def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_path):
@@ -208,6 +208,27 @@ def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_pat
     assert "gru is best, or not separable from the best, on 1 of 1 tasks (n = 2 seeds)" in text
     assert "<li>recall: gru</li>" in text
     assert "nothing learned: lstm on recall." in text
+
+
+def test_a_long_table_opens_at_a_click_and_the_page_begins_with_its_contents(page):
+    rows = [(index, f"<{index}>") for index in range(sections.FOLDED + 1)]
+    short, long = (sections.table(("a", "b"), rows[:n]).text for n in (sections.FOLDED, sections.FOLDED + 1))
+    assert "<details>" not in short and f"Table of {sections.FOLDED + 1} rows: a, b" in long
+    assert long.count("<tr>") == sections.FOLDED + 2 and f"&lt;{sections.FOLDED}&gt;" in long
+    text = page.read_text()
+    named = re.findall(r'<a href="#(section-\d+)">([^<]+)</a>', text)
+    assert tuple(name for _, name in named if name in ("Scores", "Provenance")) == ("Scores", "Provenance")
+    assert all(f'<h2 id="{anchor}">{name}</h2>' in text for anchor, name in named)
+
+
+def test_a_difference_is_told_with_its_sign_and_rounding_is_no_difference():
+    assert [tables.signed(value) for value in (0.1, -0.0000123, -2.2e-17, 12345.6)] == [
+        "+0.1",
+        "−1.23e−05",
+        "0",
+        "+1.23e+04",
+    ]
+    assert [tables.count(value) for value in (80.0, 2.5, 10240)] == ["80", "2.50", "10,240"]
 
 
 def test_what_lies_below_its_floor_is_named(tmp_path):
@@ -285,7 +306,7 @@ def test_what_tuning_moved_is_a_table_with_what_was_not_tuned(tmp_path):
     text = tuning_section.tuning(tuned_report(tmp_path, TUNING)).text
     assert "<h2>Tuning</h2>" in text and "Each model got 4 trials on each task" in text and HOSTILE not in text
     assert "<td>+0.3</td><td>fit.learning_rate=0.02</td><td>1 of 4</td>" in text
-    assert "<td>+0</td><td>nothing: the default is best</td><td>0 of 4</td>" in text
+    assert "<td>0</td><td>nothing: the default is best</td><td>0 of 4</td>" in text
     assert "<td>–</td><td>nothing: no trial finished</td><td>4 of 4</td>" in text
     assert "Not tuned, hence run with their defaults: tcn on parity." in text
 

@@ -13,7 +13,19 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.comparison import pareto_front
 from benchmarks.cost_tables import SWEPT, exponents, peak_mb
-from benchmarks.figures.drawing import MUTED, SMALL, Drawing, Style, bounds, drawing, head, label_right, message, styles
+from benchmarks.figures.drawing import (
+    MUTED,
+    SMALL,
+    Drawing,
+    Style,
+    bounds,
+    drawing,
+    head,
+    label_right,
+    message,
+    reference_lines,
+    styles,
+)
 from benchmarks.records import Result
 from benchmarks.tables import number
 from benchmarks.timing import Cost, Repeated
@@ -189,9 +201,10 @@ PRICES = {
 def pareto(costs: pd.DataFrame, matrix: pd.DataFrame, prices: Sequence[str] = tuple(PRICES)) -> Drawing:
     """Quality against each cost, a row of panels per task that has both; the front is joined and filled."""
     quality = matrix[(matrix["n"] > 0) & matrix["mean"].notna()][
-        ["task", "model", "mean", "direction", "metric", "unit"]
+        ["task", "model", "mean", "direction", "metric", "unit", "floor", "ceiling", "reference"]
     ]
-    both = costs.merge(quality, on=["task", "model"])
+    # What learns nothing is cheaper than all that does, and so says nothing on a front: it is a line.
+    both = costs[costs["family"] != "floor"].merge(quality, on=["task", "model"])
     tasks = list(dict.fromkeys(both["task"]))
     if not tasks:
         return message("No model has both quality and cost on the same task yet.")
@@ -246,6 +259,7 @@ def _front(ax: Axes, cell: pd.DataFrame, price: str, look: dict[str, Style]) -> 
         ends[row["model"]] = (row["x"], row["mean"])
     ax.xaxis.set_minor_formatter(NullFormatter())  # beside powers of ten there is no room for more
     ax.margins(x=0.06)
+    reference_lines(ax, cell, vertical=False)
     label_right(ax, ends, look)
     ax.set_ylabel(f"{first['metric']} ({first['unit']}), {first['direction']} is better", fontsize=SMALL)
 

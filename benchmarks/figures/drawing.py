@@ -41,7 +41,8 @@ OTHER = "#222222"
 MUTED = "#6b6b6b"
 GRID = "#e6e6e6"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (7, 3)))
+_DASHES = ((9, 3), (9, 1, 1, 1, 1, 1), (1, 4), (2, 1), (12, 2, 3, 2))
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", *((0, dashes) for dashes in _DASHES))
 DPI = 130
 SMALL = 8.5
 """Points: the smallest text of a figure."""
@@ -78,16 +79,20 @@ def colour(family: str) -> str:
 
 
 def styles(frame: pd.DataFrame) -> dict[str, Style]:
-    """Model → style, in the order in which figures list models: by family, then as in the suite."""
+    """Model → style, in the order in which figures list models: by family, then as in the suite.
+
+    What is tuned gets the clearest styles, for it stands in figures that its default is not in."""
     families = dict(zip(frame["model"], frame["family"], strict=True))
     order = [*FAMILIES, *sorted(set(families.values()) - set(FAMILIES))]
+    listed = sorted(families, key=lambda model: order.index(families[model]))
+    replaced = set(map(tables.with_defaults, families))
     used: Counter[str] = Counter()
     chosen = {}
-    for model in sorted(families, key=lambda model: order.index(families[model])):
+    for model in sorted(listed, key=lambda model: model in replaced):
         index = used[families[model]]
         used[families[model]] += 1
         chosen[model] = Style(colour(families[model]), MARKERS[index % len(MARKERS)], LINES[index % len(LINES)])
-    return chosen
+    return {model: chosen[model] for model in listed}
 
 
 def drawing(
