@@ -38,57 +38,45 @@ def coverage(study: Study) -> Html:
     )
 
 
-def cost_table(study: Study) -> Html:
-    """One row per model and shape: medians over processes, their range, and what speaks against them."""
-    rows = []
-    for cell in _ordered(study):
-        flops = cell["training_flops"]
-        rows.append(
-            (
-                *(cell["task"], cell["model"], cell["n"]),
-                *(_range(cell, "training_step_s", 1e3), _slower(study, cell)),
-                *(_range(cell, "fit_s"), _range(cell, "evaluation_s", 1e3)),
-                *(_plain(cell["sequences_per_s"]), _plain(cell["steps_per_s"])),
-                *(_range(cell, "streaming_step_s", 1e6), _range(cell, "streaming_step_p99_s", 1e6)),
-                *(_range(cell, "training_memory_mb"), _range(cell, "inference_memory_mb")),
-                *(_plain(flops / 1e6 if flops else None), _percent(cell["matrix_share"])),
-                Html(f'<div style="min-width: 26rem">{escape("; ".join(cell["noise"]) or "none seen")}</div>'),
-            )
-        )
-    columns = (
-        *("task", "model", "processes", "training step, ms", "times the fastest", "whole fit, s", "evaluation, ms"),
-        *("sequences/s", "steps/s", "streaming step, µs", "its p99, µs", "training step, MB added"),
-        *("inference, MB added", "MFLOPs of a training step", "of the matrix rate", "noise, in how many processes"),
-    )
-    return table(columns, rows) if rows else paragraphs(["No timing trial has finished."])
-
-
-def _ordered(study: Study) -> list[dict[str, Any]]:
-    """The rows of `cost_tables.costs`, task by task, models in the order of all tables."""
+def by_shape(study: Study) -> Html:
+    """A table per shape, a row per model: medians over processes, their range, and what speaks against them."""
     order = list(styles(study.timed))
-    rows = study.costs.to_dict("records")
-    names = list(dict.fromkeys(row["task"] for row in rows))
-    return sorted(rows, key=lambda row: (names.index(row["task"]), order.index(row["model"])))
-
-
-def shapes(study: Study) -> Html:
-    """What one step and one pass of a row are."""
-    rows = []
+    parts = []
     for task, cells in study.costs.groupby("task", sort=False):
-        first = cells.iloc[0]
-        batches = (
-            f"{count(first['batch_size'])} × {count(first['length'])}",
-            f"{count(first['inference_batch'])} × {count(first['inference_length'])}",
-        )
-        rows.append((task, *batches, f"{cells['data_s'].median():.2g}", f"{cells['build_s'].median():.2g}"))
-    columns = (
-        "task",
-        "training step: sequences × steps",
-        "inference: sequences × steps",
-        "data, s",
-        "build, s (median model)",
+        rows = sorted(cells.to_dict("records"), key=lambda row: order.index(row["model"]))
+        parts.append(f"<h3>{escape(str(task))}</h3>" + paragraphs([_shape(cells)]).text)
+        parts.append(table(_COST_COLUMNS, [_cost_row(study, row) for row in rows]).text)
+    return Html("".join(parts)) if parts else paragraphs(["No timing trial has finished."])
+
+
+_COST_COLUMNS = (
+    *("model", "processes", "training step, ms", "times the fastest", "whole fit, s", "evaluation, ms", "sequences/s"),
+    *("steps/s", "streaming step, µs", "its p99, µs", "training step, MB added", "inference, MB added"),
+    *("MFLOPs of a training step", "of the matrix rate", "noise, in how many processes"),
+)
+
+
+def _shape(cells: pd.DataFrame) -> str:
+    """What one step and one pass of a table's rows are."""
+    first = cells.iloc[0]
+    return (
+        f"A training step is over {count(first['batch_size'])} sequences of {count(first['length'])} steps, inference over "
+        f"{count(first['inference_batch'])} of {count(first['inference_length'])}. Making the data takes "
+        f"{cells['data_s'].median():.2g} s, building the median model {cells['build_s'].median():.2g} s."
     )
-    return table(columns, rows)
+
+
+def _cost_row(study: Study, cell: dict[str, Any]) -> tuple[object, ...]:
+    flops = cell["training_flops"]
+    return (
+        *(cell["model"], cell["n"], _range(cell, "training_step_s", 1e3), _slower(study, cell)),
+        *(_range(cell, "fit_s"), _range(cell, "evaluation_s", 1e3)),
+        *(_plain(cell["sequences_per_s"]), _plain(cell["steps_per_s"])),
+        *(_range(cell, "streaming_step_s", 1e6), _range(cell, "streaming_step_p99_s", 1e6)),
+        *(_range(cell, "training_memory_mb"), _range(cell, "inference_memory_mb")),
+        *(_plain(flops / 1e6 if flops else None), _percent(cell["matrix_share"])),
+        Html(f'<div style="min-width: 26rem">{escape("; ".join(cell["noise"]) or "none seen")}</div>'),
+    )
 
 
 def target_table(study: Study) -> Html:

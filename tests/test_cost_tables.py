@@ -151,7 +151,7 @@ def test_figures_and_sections_show_every_model_or_say_that_nothing_was_measured(
         study = report_sections.Study(
             "s", "d", "e", None, tmp_path, planned[:9], frame, tables.matrix(frame), timed=timed
         )
-        sections = (cost_sections.coverage, cost_sections.shapes, cost_sections.cost_table, cost_sections.target_table)
+        sections = (cost_sections.coverage, cost_sections.by_shape, cost_sections.target_table)
         page = "".join(section(study).text for section in sections)
         assert ("no timing trial" in page) == timed.empty
         assert (cost_sections.exponent_table(study) is None) == timed.empty
