@@ -423,7 +423,7 @@ def _show(outcome: Outcome, results: Path) -> None:
     typer.echo(outcome.table, nl=False)
     if outcome.report:
         typer.echo(f"Report: {outcome.report}")
-    elsewhere = "" if results == RESULTS else f" RESULTS={results}"
+    elsewhere = "" if results.resolve() == RESULTS.resolve() else f" RESULTS={results.resolve()}"
     typer.echo(f"Metrics, time and memory of all runs, in a browser: make dashboard{elsewhere}, there Model training")
     if outcome.n_failed:
         raise typer.Exit(FAILED)

@@ -49,6 +49,7 @@ class Status(StrEnum):
 
 
 FAILED = frozenset(Status) - {Status.OK, Status.SKIPPED}
+"""How a trial ended otherwise than it should."""
 RERUN = frozenset({Status.INTERRUPTED, Status.INFRA_ERROR})
 """Statuses that say nothing of the model: such a trial is run again."""
 

@@ -32,7 +32,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 78rem; margin: 0 auto; padding: 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 p, li { max-width: 48rem; overflow-wrap: anywhere; } li { font-size: .9rem; }
-nav { font-size: .9rem; max-width: 60rem; } nav a { margin-right: .9rem; white-space: nowrap; }
+nav { font-size: .9rem; max-width: 60rem; } nav a { margin-right: .9rem; display: inline-block; }
 summary { cursor: pointer; color: #0b5394; margin: .5rem 0; max-width: 60rem; }
 .wide, .output_png { overflow-x: auto; margin: 1rem 0; }
 img { max-width: 100%; min-width: 42rem; height: auto; }
@@ -41,7 +41,8 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bo
 td { min-width: 4.5rem; }
 th { border-bottom: 2px solid #999; } tr > :first-child { position: sticky; left: 0; background: #fff; }
 @media print { body { max-width: none; padding: 0; } img { min-width: 0; } .output_png, tr { break-inside: avoid; }
-  .wide { overflow: visible; } table { font-size: .6rem; } tr > :first-child { position: static; } }
+  .wide { overflow: visible; } table { font-size: .6rem; } tr > :first-child { position: static; }
+  details::details-content { content-visibility: visible; display: block; } }
 """
 
 
@@ -56,7 +57,7 @@ def build(results: Path, suite: Suite, trials: list[Trial] | None = None) -> Pat
     records.write_atomically(folder / "suite.json", _content(suite, about))
     tables.write_csv(tables.matrix(tables.frame(results, about)), folder / "table.csv")
     with tempfile.TemporaryDirectory() as scratch:
-        executed = _execute(Path(scratch), results, suite.name)
+        executed = _execute(Path(scratch), results, suite.name, _kinds(about))
         records.write_atomically(folder / "report.html", to_html(executed, f"rnnbench: {suite.name}"))
         shutil.copyfile(executed, folder / "report.ipynb")
     return folder / "report.html"
@@ -99,18 +100,30 @@ def open_study(results: Path | str, suite: str) -> Study:
     return Study(**content, **made, tuned=tuned, timed=timed)
 
 
-def _execute(scratch: Path, results: Path, suite: str) -> Path:
+def _kinds(trials: list[Trial]) -> set[str]:
+    """What the trials tell of, of what cells of the notebook are tagged with: `quality`, `cost` over length."""
+    kinds = {"quality"} if any(trial.mode != "timing" for trial in trials) else set()
+    return kinds | ({"length"} if any(trial.timing.get("lengths") for trial in trials) else set())
+
+
+def _execute(scratch: Path, results: Path, suite: str, kinds: set[str]) -> Path:
+    """Without the sections that these kinds of trials have nothing for."""
     # Imported here: a run that builds no report need not wait for them.
     from benchmarks.execution.fork_kernel import WaitingKernel, manager_class
 
     # A copy of this process has the results in memory already, and most of the imports.
     kernel = WaitingKernel() if fork_server.may_copy() else None
+    import nbformat
     import papermill
 
+    notebook = nbformat.read(NOTEBOOK, 4)
+    silent = {"quality", "length"} - kinds
+    notebook.cells = [cell for cell in notebook.cells if not silent.intersection(cell.metadata.get("tags", ()))]
     executed = scratch / "report.ipynb"
+    nbformat.write(notebook, executed)
     try:
         papermill.execute_notebook(
-            str(NOTEBOOK).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
+            str(executed).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
             str(executed),
             parameters={"suite": suite, "results": str(results.resolve())},
             kernel_name="python3",

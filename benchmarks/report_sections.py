@@ -71,7 +71,7 @@ class Html:
         return self.text
 
 
-FOLDED = 30
+FOLDED = 40
 """Rows beyond which a table opens at a click: what is read first stands in a figure near it."""
 
 
@@ -85,9 +85,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
     whole = f'<div class="wide"><table><thead><tr>{lines[0]}</tr></thead><tbody>{body}</tbody></table></div>'
     if len(lines) - 1 <= FOLDED:
         return Html(whole)
-    return Html(
-        f"<details><summary>Table of {len(lines) - 1} rows: {escape(', '.join(columns))}</summary>{whole}</details>"
-    )
+    return Html(f"<details><summary>Table of {len(lines) - 1} rows</summary>{whole}</details>")
 
 
 def _cell(value: object) -> str:
@@ -109,6 +107,8 @@ def title(study: Study) -> Html:
 def answer(study: Study) -> Html:
     """Which architecture came out best, how sure that is, and how much of the suite stands behind it."""
     frame, matrix = study.frame, study.matrix
+    if frame.empty and not study.timed.empty:
+        return paragraphs(["The suite measures cost alone: which architecture does a task best is not its question."])
     if not (frame["status"] == Status.OK).any():
         return paragraphs([f"No trial has finished, so there is no answer yet. {coverage(frame)}"])
     n_tasks = matrix["task"].nunique()
@@ -168,10 +168,14 @@ def method(study: Study) -> Html:
     seconds = sorted({float(t.fit["seconds"]) for t in study.trials if t.fit.get("seconds")})
     clock = f"time to fit, {', '.join(f'{number(x)} s' for x in seconds)} by the clock beside other trials"
     selected = "The checkpoint was selected on validation; the test split was evaluated once, on that checkpoint."
+    draws = (
+        "Every model saw the same data draws, the same test set and the same "
+        + (f"{clock}." if seconds else "number of optimiser steps per task."),
+        selected,
+    )
     return paragraphs(
         [
-            "Every model saw the same data draws, the same test set and the same "
-            + (f"{clock}." if seconds else "number of optimiser steps per task."),
+            *(draws if study.trials else ()),
             "Models with a width were sized to "
             + (
                 f"{budget:,} backbone parameters"
@@ -181,7 +185,6 @@ def method(study: Study) -> Html:
                 else "their own default"
             )
             + "; encoder and read-out have the width that the task fixes and are not counted.",
-            selected,
             f"Expected: {study.expected}",
         ]
     )
@@ -198,7 +201,7 @@ def task_list(study: Study) -> Html:
         floor, ceiling, reference = (
             float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")
         )
-        known = f"{number(reference)}\n{task.reference.source}" if task.reference and not math.isnan(reference) else "–"
+        known = f"{_cell(reference)}\n{task.reference.source}" if task.reference else "–"
         about = (label, task.group, task.summary, metric, ", ".join(steps))
         rows.append((*about, floor, ceiling, known, f"{task.source}\n{task.licence}"))
     columns = ("task", "group", "what", "metric", "optimiser steps", "floor", "ceiling", "reference")
@@ -265,7 +268,7 @@ def difference_table(study: Study) -> Html:
     found = tables.differences(study.frame, study.matrix)
     apart = {(row.model, row.task): row for row in found[found["n"] > 0].itertuples()}
     if not apart:
-        return paragraphs(["No two models have finished the same task yet."])
+        return paragraphs(["No two models have finished the same task with the same seed yet."])
     best = {task: row.best for (_, task), row in apart.items()}
     most = max(row.n for row in apart.values())
     rows = []
@@ -278,7 +281,9 @@ def difference_table(study: Study) -> Html:
             text += f"<br>n = {n}" if row and n != most else ""
             cells.append(Html(f"<b>{text}</b>" if reading == "different" else text))
         rows.append(cells)
-    told = paragraphs([f"n = {most} seeds where no other number is given."])
+    told = paragraphs(
+        [f"n = {most} seeds where no other number is given." if most > 1 else "One seed: no uncertainty."]
+    )
     return Html(table(["model", *(f"{task}: minus {leader}" for task, leader in best.items())], rows).text + told.text)
 
 
@@ -296,7 +301,7 @@ def pair_table(study: Study, pairs: Sequence[Sequence[str]]) -> Html:
 
 def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str, int, str]:
     if n < 2:
-        return (signed(mean), "–", n, "one seed: no uncertainty") if n else ("–", "", 0, "no seed that both finished")
+        return signed(mean), "–", n, "one seed: no uncertainty"
     reading = "not separable" if low <= 0 <= high else "different"
     return signed(mean), f"{signed(low)} … {signed(high)}", n, reading
 
@@ -340,7 +345,7 @@ def gap_table(study: Study) -> Html:
         seeds = "one seed" if len(cell) == 1 else f"{signed(low)} … {signed(high)}"
         beaten = int((cell["gap_high"].astype(float) < 0).sum())
         share = mean / abs(float(cell["ceiling"].iloc[0])) if cell["ceiling"].iloc[0] else math.nan
-        rows.append((task, model, signed(mean), seeds, f"{share:+.1%}", len(cell), beaten))
+        rows.append((task, model, signed(mean), seeds, f"{share:+.1%}".replace("-", "−"), len(cell), beaten))
     columns = ("task", "model", "mean excess", "95 % t interval over seeds", "share of the optimum", "seeds")
     return table((*columns, "seeds better than the optimum beyond their paired interval"), rows)
 
@@ -348,7 +353,7 @@ def gap_table(study: Study) -> Html:
 def environment_table(study: Study) -> Html:
     """What the trials ran on, from their own records; several values where they differ."""
     found: dict[str, Counter[str]] = {}
-    for trial_id in study.frame["trial_id"]:
+    for trial_id in (*study.frame["trial_id"], *study.timed["trial_id"]):
         for name, value in records.read_environment(records.run_folder(study.results, trial_id)).items():
             found.setdefault(name, Counter())[str(value)] += 1
     rows = [

@@ -73,7 +73,8 @@ def _cost_metrics(cost: Cost) -> dict[str, float | None]:
         if repeated is not None:
             named |= {f"{name}_s": repeated.median_s, f"{name}_p90_s": repeated.p90_s, f"{name}_p99_s": repeated.p99_s}
     named |= {"sequences_per_s": cost.sequences_per_s, "steps_per_s": cost.steps_per_s}
-    return named | {"inference_memory_mb": float(cost.inference_memory["increment_bytes"]) / 1e6}
+    memory = {"training_memory_mb": cost.training_memory, "inference_memory_mb": cost.inference_memory}
+    return named | {name: cost_tables.peak_mb(peak) for name, peak in memory.items()}
 
 
 def parameters(trial: Trial, result: Result) -> Mapping[str, object]:
@@ -98,9 +99,10 @@ class Summary:
 
 
 def qualities(results: Path, trials: list[Trial]) -> Iterator[tuple[str, Summary]]:
-    """`Trial.cell` and its summary over seeds, as in the table."""
-    cells = {label: trial.cell for trial, label in zip(trials, tables.labels(trials), strict=True)}
-    for _, row in tables.matrix(tables.frame(results, trials)).iterrows():
+    """`Trial.cell` of the trials that are not timed and its summary over seeds, as in the table."""
+    judged = [trial for trial in trials if trial.mode != "timing"]
+    cells = {label: trial.cell for trial, label in zip(judged, tables.labels(judged), strict=True)}
+    for _, row in tables.matrix(tables.frame(results, judged)).iterrows():
         named = {"primary": row["mean"], "primary_low": row["low"], "primary_high": row["high"]}
         named |= {f"test_{row['metric']}": row["mean"], "n": row["n"], "n_failed": row["failed"]}
         same = ("seconds_train", "peak_memory_increment_mb", "score", "floor", "ceiling", "reference")
@@ -110,8 +112,10 @@ def qualities(results: Path, trials: list[Trial]) -> Iterator[tuple[str, Summary
 
 
 def costs(results: Path, trials: list[Trial]) -> Iterator[tuple[str, Summary]]:
-    """`Trial.cell` of timing trials and the medians of their numbers over the processes that may be put together."""
-    runs = cost_tables.runs(results, trials).assign(cell=[trial.cell for trial in trials])
+    """`Trial.cell` of the timing trials, which are named as the others are, and the medians of their numbers over the
+    processes that may be put together."""
+    timed = [trial.cell for trial in trials if trial.mode == "timing"]
+    runs = cost_tables.runs(results, trials).assign(cell=timed)
     for cell, rows in runs.groupby("cell", sort=False):
         usable = [
             records.read_result(records.run_folder(results, name)) for name in cost_tables.usable(rows)["trial_id"]

@@ -1,6 +1,6 @@
 """MLflow as a mirror of the run folders: the only file that imports mlflow, and the only writer of its store.
 
-Experiment = suite; parent run = model on task, with mean and interval over seeds; child run = trial. All of it can be
+Experiment = suite; parent run = model on task, with what its trials say together; child run = trial. All of it can be
 rebuilt from the run folders by `sync`, without duplicates: a child is known by its tag ``trial_id``, and the digest of
 its result.json, the last that is written of it, says that it is whole. A lock lets one process at a time open the store.
 
@@ -193,14 +193,12 @@ class Store:
         return self.parents[cell]
 
     def summarise(self, trials: list[Trial]) -> None:
-        """Writes to each parent run what the table says of its cell: over seeds mean, interval, n and failures; over the
-        processes of timing trials the medians."""
+        """Writes to each parent run what its trials say together: over seeds mean, interval, n and failures; over the processes
+        of timing trials the medians."""
         from mlflow.entities import Metric, RunTag
 
-        timed = [trial for trial in trials if trial.mode == "timing"]
-        others = [trial for trial in trials if trial.mode != "timing"]
         now = int(time.time() * 1000)
-        for cell, summary in [*tracked.qualities(self.results, others), *tracked.costs(self.results, timed)]:
+        for cell, summary in [*tracked.qualities(self.results, trials), *tracked.costs(self.results, trials)]:
             run_id = self.parents.get(cell)
             if run_id is None:
                 continue

@@ -48,6 +48,8 @@ def _on_test(
         if default is None or not _is_of(trial, each) or not values.get((task, default)):
             continue
         mean, low, high, n = difference(values[task, model], values[task, default])
+        if not n:
+            return "–"
         bounds = (
             "no uncertainty"
             if n < 2

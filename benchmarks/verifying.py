@@ -79,7 +79,7 @@ def made(claim: Claim, results: Sequence[Result | None]) -> str:
     if entry(claim.model).fit is Fit.GRADIENT:
         fit = finished[0].spec["fit"]
         parts.append(f"{fit['n_steps']:,} steps of {fit['optimiser']} on batches of {fit['batch_size']}")
-        is_chosen = (fit.get("evaluate_every") or 1) < fit["n_steps"]
+        is_chosen = fit["evaluate_every"] < fit["n_steps"]
         parts.append("checkpoint chosen on validation" if is_chosen else "the last checkpoint, none chosen")
     return ", ".join(parts)
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import provenance, records
 from benchmarks.records import Gap, Result, Status, file_digest, write_result
 from benchmarks.tasks import registry as tasks
+from benchmarks.timing import Cost, SweepRow, summary
 from benchmarks.trial import Trial, specify
 
 MODELS = ("rnn", "lstm", "gru", "bilstm", "deep_lstm", "tcn", "transformer", "feed_forward", "hmm", "floor")
@@ -129,3 +130,38 @@ def write_mixed(results: Path, planned: list[Trial]) -> None:
                 write_run(results, trial, code_digest="of other code")
             case _:
                 write_run(results, trial)
+
+
+STEPS_S = {"lstm": 0.010, "gru": 0.012, "transformer": 0.030}
+NOISE = "training step: half of 20 repeats spread over 20% of the median"
+
+
+def timing_trials(n_processes=3):
+    return [
+        specify("parity", model, process, 20_000, "cpu", mode="timing")
+        for model in STEPS_S
+        for process in range(n_processes)
+    ]
+
+
+def write_cost(results, trial, step_s, slowness=1.0, **changes):
+    """A finished timing trial whose training step takes step_s, a little more in later processes. slowness: of the machine."""
+    times = summary([slowness * step_s * (1 + 0.01 * trial.seed)] * 20, [slowness * 0.002] * 20)
+    memory = {"increment_bytes": 2e6, "peak_bytes": 4e8, "method": "VmHWM after reset"}
+    power = 2 if trial.model == "transformer" else 1
+    rows = [
+        SweepRow(n, 2e-5 * n**power, 1e-6 * n**power, 1e3 * n, 1e3 * n, n**power, n**power) for n in (64, 128, 256, 512)
+    ]
+    cost = Cost(
+        *(32, 20, times, times, times, 64, 100, times, memory, memory),
+        *({"1": 512}, 10_000_000, 1e10, tuple(rows), None, (NOISE, NOISE) if trial.seed == 0 else ()),
+    )  # fmt: skip
+    digest = provenance.code_digest(trial.task, trial.model, "timing")
+    result = Result(trial.id, asdict(trial), Status.OK, digest, timing_valid=True, cost=cost)
+    result = replace(
+        result,
+        **{"parameters": {"backbone": 19_000}, "seconds": {"data": 0.1, "build": 0.01}, "state_bytes": 512} | changes,
+    )
+    folder = records.run_folder(results, trial.id)
+    folder.mkdir(parents=True)
+    write_result(folder, result)

@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic_runs import trials, write_failure, write_run
+from synthetic_runs import STEPS_S, timing_trials, trials, write_cost, write_failure, write_run
 
-from benchmarks import cost_sections, cost_tables, provenance, records, report_sections, tables, tracked
+from benchmarks import cost_sections, cost_tables, report_sections, tables, tracked
 from benchmarks.execution.supervisor import rounds
 from benchmarks.figures import cost_figures, report_figures
-from benchmarks.figures.drawing import styles
+from benchmarks.figures.drawing import FAMILIES, styles
 from benchmarks.figures.report_figures import read_curves
-from benchmarks.records import Result, Status, write_result
-from benchmarks.timing import Cost, SweepRow, summary
+from benchmarks.records import Status
 from benchmarks.trial import specify
-
-STEPS_S = {"lstm": 0.010, "gru": 0.012, "transformer": 0.030}
-NOISE = "training step: half of 20 repeats spread over 20% of the median"
-
-
-def timing_trials(n_processes=3):
-    return [
-        specify("parity", model, process, 20_000, "cpu", mode="timing")
-        for model in STEPS_S
-        for process in range(n_processes)
-    ]
-
-
-def write_cost(results, trial, step_s, slowness=1.0, **changes):
-    """A finished timing trial whose training step takes step_s, a little more in later processes. slowness: of the machine."""
-    times = summary([slowness * step_s * (1 + 0.01 * trial.seed)] * 20, [slowness * 0.002] * 20)
-    memory = {"increment_bytes": 2e6, "peak_bytes": 4e8, "method": "VmHWM after reset"}
-    power = 2 if trial.model == "transformer" else 1
-    rows = [
-        SweepRow(n, 2e-5 * n**power, 1e-6 * n**power, 1e3 * n, 1e3 * n, n**power, n**power) for n in (64, 128, 256, 512)
-    ]
-    cost = Cost(
-        *(32, 20, times, times, times, 64, 100, times, memory, memory),
-        *({"1": 512}, 10_000_000, 1e10, tuple(rows), None, (NOISE, NOISE) if trial.seed == 0 else ()),
-    )  # fmt: skip
-    digest = provenance.code_digest(trial.task, trial.model, "timing")
-    result = Result(trial.id, asdict(trial), Status.OK, digest, timing_valid=True, cost=cost)
-    result = replace(
-        result,
-        **{"parameters": {"backbone": 19_000}, "seconds": {"data": 0.1, "build": 0.01}, "state_bytes": 512} | changes,
-    )
-    folder = records.run_folder(results, trial.id)
-    folder.mkdir(parents=True)
-    write_result(folder, result)
 
 
 @pytest.fixture
@@ -173,7 +138,8 @@ def test_what_learns_nothing_is_on_no_front(tmp_path, planned):
     assert "floor" in set(costs["model"]) and "floor" in set(matrix["model"])
     figure = cost_figures.pareto(costs, matrix)
     assert "floor" not in figure.get_suptitle()
-    assert {text.get_text() for text in figure.axes[0].texts} - {"floor", "ceiling"} == set(STEPS_S)
+    drawn = {line.get_color() for ax in figure.axes for line in ax.lines}
+    assert FAMILIES["recurrent"] in drawn and FAMILIES["floor"] not in drawn
 
 
 def test_processes_go_round_over_the_models():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from synthetic_runs import trials, write_failure, write_mixed, write_run
+from synthetic_runs import STEPS_S, timing_trials, trials, write_cost, write_failure, write_mixed, write_run
 
 from benchmarks import report, tables, tuning_section
 from benchmarks import report_sections as sections
@@ -100,7 +100,7 @@ def test_the_page_needs_no_network_and_runs_no_script(page):
 
 def test_the_page_shows_every_figure_with_its_message_and_hides_the_code(page):
     found = Page(page.read_text())
-    assert len(found.alternatives) == 13
+    assert len(found.alternatives) == 12
     assert any("30 trials" in text for text in found.alternatives)
     assert "open_study" not in page.read_text()
     assert "Traceback" not in page.read_text()
@@ -113,6 +113,27 @@ def test_table_and_executed_notebook_lie_beside_the_page(page):
         output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
     ]
     assert printed == []
+
+
+def test_a_suite_of_timing_trials_has_a_page_about_cost_alone(tmp_path):
+    timed = timing_trials(2)
+    for trial in timed:
+        write_cost(tmp_path, trial, STEPS_S[trial.model])
+    swept = [replace(trial, timing={"lengths": [64, 128]}) for trial in timed]
+    told = {}
+    for name, planned in (("cost", timed), ("both", [*timed, *trials(("lstm",), ("parity",), 1)]), ("swept", swept)):
+        text = report.build(tmp_path / name, PlainSuite(planned)).read_text()
+        told[name] = re.findall(r'<h2 id="[^"]*">([^<]+)', text)
+        assert ("measures cost alone" in text) == (name != "both") and "Traceback" not in text
+    assert told["cost"] == [
+        "The question, and its answer",
+        "What was compared, and how",
+        "Cost",
+        "Caveats",
+        "Provenance",
+    ]
+    assert set(told["both"]) - set(told["cost"]) >= {"Scores", "Over all tasks"}
+    assert set(told["swept"]) - set(told["cost"]) == {"Cost over length"}
 
 
 @pytest.mark.slow
@@ -213,12 +234,13 @@ def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_pat
 def test_a_long_table_opens_at_a_click_and_the_page_begins_with_its_contents(page):
     rows = [(index, f"<{index}>") for index in range(sections.FOLDED + 1)]
     short, long = (sections.table(("a", "b"), rows[:n]).text for n in (sections.FOLDED, sections.FOLDED + 1))
-    assert "<details>" not in short and f"Table of {sections.FOLDED + 1} rows: a, b" in long
+    assert "<details>" not in short and f"Table of {sections.FOLDED + 1} rows<" in long
     assert long.count("<tr>") == sections.FOLDED + 2 and f"&lt;{sections.FOLDED}&gt;" in long
     text = page.read_text()
     named = re.findall(r'<a href="#(section-\d+)">([^<]+)</a>', text)
     assert tuple(name for _, name in named if name in ("Scores", "Provenance")) == ("Scores", "Provenance")
     assert all(f'<h2 id="{anchor}">{name}</h2>' in text for anchor, name in named)
+    assert len(named) == text.count("<h2") and text.index("<nav>") < text.index("<h2")
 
 
 def test_a_difference_is_told_with_its_sign_and_rounding_is_no_difference():

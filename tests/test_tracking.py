@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from synthetic_runs import trials, write_failure, write_run
+from synthetic_runs import STEPS_S, timing_trials, trials, write_cost, write_failure, write_run
 
 from benchmarks import records, tables, tracking
 from benchmarks.records import Status
@@ -124,6 +125,24 @@ def test_a_parent_holds_what_the_table_says(store):
         assert (run.data.metrics["n"], run.data.metrics["n_failed"]) == (cell["n"], cell["failed"])
         assert run.data.metrics.get("primary", None) == (pytest.approx(cell["mean"]) if cell["n"] else None)
         assert run.data.metrics.get("primary_low", None) == (pytest.approx(cell["low"]) if cell["n"] > 1 else None)
+
+
+def test_a_parent_of_timing_trials_holds_their_medians_under_the_name_that_the_report_gives_it(store):
+    tuned = {"fit.learning_rate": 0.02}
+    judged = [*trials(("lstm",), ("parity",), 2)]
+    judged += [replace(trial, fit={**trial.fit, "learning_rate": 0.02}, tuned=tuned) for trial in judged]
+    timed = [trial for trial in timing_trials(3) if trial.model == "lstm"]
+    timed = [replace(trial, fit=judged[-1].fit, tuned=tuned) for trial in timed]
+    for trial in judged:
+        write_run(store, trial)
+    for trial in timed:
+        write_cost(store, trial, STEPS_S["lstm"])
+    assert mirror(store, "timed", [*judged, *timed]).close() is None
+    above = [run for run in runs(store, "timed") if run.data.tags.get("cell") in {trial.cell for trial in timed}]
+    (run,) = above
+    assert run.info.run_name == "lstm tuned on parity, timing" and run.data.tags["status"] == "no failure"
+    told = {name: run.data.metrics[name] for name in ("training_step_s", "training_memory_mb", "n", "n_failed")}
+    assert told == pytest.approx({"training_step_s": 0.0101, "training_memory_mb": 2.0, "n": 3, "n_failed": 0})
 
 
 def test_syncing_again_changes_nothing_and_a_changed_result_replaces_its_run(store):

@@ -203,7 +203,7 @@ def pareto(costs: pd.DataFrame, matrix: pd.DataFrame, prices: Sequence[str] = tu
     quality = matrix[(matrix["n"] > 0) & matrix["mean"].notna()][
         ["task", "model", "mean", "direction", "metric", "unit", "floor", "ceiling", "reference"]
     ]
-    # What learns nothing is cheaper than all that does, and so says nothing on a front: it is a line.
+    # What learns nothing is cheaper than all that does, and so says nothing on a front: it is a line where the axis reaches it.
     both = costs[costs["family"] != "floor"].merge(quality, on=["task", "model"])
     tasks = list(dict.fromkeys(both["task"]))
     if not tasks:

@@ -143,7 +143,7 @@ def pairs(field: Field) -> Drawing:
             if a == b or len(models) > MAX_LABELLED:
                 continue
             p = field.ranking.p[(a, b) if (a, b) in field.ranking.p else (b, a)]
-            strong = abs(table[row, column] - 0.5) > 0.28
+            strong = not 0.11 < table[row, column] < 0.81  # where white has the higher contrast
             ax.text(
                 column, row, f"{table[row, column]:.2f}", ha="center", va="center", fontsize=7,
                 color="white" if strong else "black", fontweight="bold" if p < 0.05 else "normal",
