@@ -116,12 +116,12 @@ def _execute(scratch: Path, results: Path, suite: str, kinds: set[str]) -> Path:
     import nbformat
     import papermill
 
-    notebook = nbformat.read(NOTEBOOK, 4)
-    silent = {"quality", "length"} - kinds
-    notebook.cells = [cell for cell in notebook.cells if not silent.intersection(cell.metadata.get("tags", ()))]
     executed = scratch / "report.ipynb"
-    nbformat.write(notebook, executed)
     try:
+        notebook = nbformat.read(NOTEBOOK, 4)
+        silent = {"quality", "length"} - kinds
+        notebook.cells = [cell for cell in notebook.cells if not silent.intersection(cell.metadata.get("tags", ()))]
+        nbformat.write(notebook, executed)
         papermill.execute_notebook(
             str(executed).replace("{", "{{").replace("}", "}}"),  # papermill would fill in braces
             str(executed),
