@@ -254,7 +254,7 @@ def test_the_end_of_a_run_over_a_slow_server_is_bounded_and_sync_writes_the_rest
     assert_served(store)
 
 
-@pytest.mark.parametrize("n", [0, 1, 4, 7, 13])
+@pytest.mark.parametrize("n", [0, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 13))])
 @pytest.mark.parametrize("how", ["dies", "falls silent"])
 def test_a_server_lost_in_the_middle_costs_a_warning_and_the_next_run_fills_in(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impatient: None, how: str, n: int
