@@ -268,7 +268,7 @@ def test_a_server_lost_in_the_middle_costs_a_warning_and_the_next_run_fills_in(
         assert time.monotonic() - started < 1.0
         warning = tracker.close()
         assert warning is not None and "rnnbench sync suite" in warning and "\n" not in warning
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < tracking.DRAIN_SECONDS / 2  # given up, not waited for
         with pytest.raises(StoreUnreachable, match="results are safe"):
             sync(remote, "suite", PLANNED)
         store.dies_after = store.silent_after = None
