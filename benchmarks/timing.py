@@ -24,7 +24,8 @@ import torch
 from benchmarks.fitting import synchronise
 
 LONG = 10
-"""Times the fixed work: a step of so much leaves the allocator thousands of freed blocks, which the next to ask has to sort."""
+"""Times the fixed work: after a step of so much the next work was seen to take twice its time, and the one after it its own;
+presumably the allocator tidies up what the step has freed, for its `malloc_trim` in between does away with it too."""
 SPREAD, EXTREME = 0.10, 0.50
 """Shares of the median: an interquartile range and a slowest repeat beyond which a time is called noisy."""
 

@@ -50,11 +50,8 @@ def _on_test(
         mean, low, high, n = difference(values[task, model], values[task, default])
         if not n:
             return "–"
-        bounds = (
-            "no uncertainty"
-            if n < 2
-            else f"{signed(low, 2)} … {signed(high, 2)}" + ("" if low <= 0 <= high else ", apart")
-        )
+        apart = "" if low <= 0 <= high else ", apart"
+        bounds = "no uncertainty" if n < 2 else f"{signed(low, 2)} … {signed(high, 2)}{apart}"
         return f"{signed(mean)}\n{bounds}\nn = {n}"
     return "–"
 

@@ -103,7 +103,7 @@ def test_families_have_colours_of_their_own_and_models_of_one_family_differ():
     assert len({look[name] for name in names[::3]}) == 11
 
 
-def test_tuned_models_of_one_family_differ_by_more_than_their_defaults_do_from_them():
+def test_tuned_models_get_the_clearest_lines_and_keep_their_places():
     names = [f"{model}{tuned}" for model in ("rnn", "lstm", "gru", "bilstm", "deep_lstm") for tuned in ("", " tuned")]
     look = styles(pd.DataFrame({"model": names, "family": "recurrent"}))
     assert list(look) == names
