@@ -81,6 +81,7 @@ def prepare(
     overrides = Overrides(task_parameters or {}, model_config or {}, fit or {}, timing or {})
     trial = specify(task, model, seed, parameter_budget, device, overrides, "timing", tuned)
     torch.set_num_threads(trial.timing["threads"])
+    registry.entry(model).do_imports()
     gc.freeze()  # what imports have made is never garbage, and to look through it takes half a second each time
     folder = Path(run_folder) if run_folder else BY_HAND / trial.id
     folder.mkdir(parents=True, exist_ok=True)

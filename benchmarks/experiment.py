@@ -70,6 +70,7 @@ def prepare(
     overrides = Overrides(task_parameters or {}, model_config or {}, fit or {})
     trial = specify(task, model, seed, parameter_budget, device, overrides, mode, tuned)
     occupy(torch.device(trial.device))
+    registry.entry(model).do_imports()
     folder = Path(run_folder) if run_folder else BY_HAND / trial.id
     folder.mkdir(parents=True, exist_ok=True)
     if not run_folder:

@@ -109,10 +109,10 @@ def _kinds(trials: list[Trial]) -> set[str]:
 def _execute(scratch: Path, results: Path, suite: str, kinds: set[str]) -> Path:
     """Without the sections that these kinds of trials have nothing for."""
     # Imported here: a run that builds no report need not wait for them.
-    from benchmarks.execution.fork_kernel import WaitingKernel, manager_class
+    from benchmarks.execution.waiting_kernel import WaitingKernel, manager_class
 
     # A copy of this process has the results in memory already, and most of the imports.
-    kernel = WaitingKernel() if fork_server.may_copy() else None
+    kernel = WaitingKernel(fork_server.may_copy())
     import nbformat
     import papermill
 
@@ -135,8 +135,7 @@ def _execute(scratch: Path, results: Path, suite: str, kinds: set[str]) -> Path:
             shutdown_kernel="immediate",
         )
     finally:
-        if kernel is not None:
-            kernel.stop()
+        kernel.stop()
     return executed
 
 

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -155,7 +156,7 @@ class ModelEntry:
     refuses(inputs, target, causal): why the model cannot do such a task, or None; the reason becomes a skipped row.
     width: the field of config that sizing turns to meet the parameter budget, in steps of width_multiple; None where a
     model has none. learning_rate: the hand-chosen default for GRADIENT models.
-    float32_only: why the model cannot be fitted in mixed precision, or None
+    float32_only: why the model cannot be fitted in mixed precision, or None. imports: modules that a first fit would import.
     search_space: what tuning may vary, by field of config, or of the fitting configuration as "fit.FIELD".
     state: how many numbers a sequence carries after t steps where every step asks for an answer: an expression in the shape
     alphabet, t, and the fields of config (H is the width, L n_layers, S n_states, W window); "0" for whole-sequence models.
@@ -173,5 +174,11 @@ class ModelEntry:
     width_multiple: int = 1
     learning_rate: float | None = None
     float32_only: str | None = None
+    imports: tuple[str, ...] = ()
     search_space: Mapping[str, Choice | LogRange] = field(default_factory=dict)
     state: str = "0"
+
+    def do_imports(self) -> None:
+        """Those of a first fit, which neither its time nor its memory should count. torch's optimisers import as well."""
+        for name in ("torch._dynamo", *self.imports) if self.fit is Fit.GRADIENT else self.imports:
+            import_module(name)

@@ -293,6 +293,7 @@ ENTRIES = [
         build=_build,
         fit=Fit.OWN,
         source="Dempster, Schmidt & Webb 2021, arXiv 2012.08791",
+        imports=("sklearn.linear_model", "scipy.optimize"),
         summary="ridge regression on shares of positive values after 84 fixed, dilated convolutions of the whole sequence",
         refuses=_refuses,
         search_space={"n_features": Choice((504, 1008, 2016, 4032))},

@@ -253,6 +253,7 @@ ENTRIES = [
         build=_build,
         fit=Fit.OWN,
         source="Holt 1957; Winters 1960; Hyndman, Koehler, Ord & Snyder 2008, doi:10.1007/978-3-540-71918-2",
+        imports=("statsmodels.tsa.exponential_smoothing.ets",),
         summary="level, trend and season of each channel, smoothed exponentially; or the value one period ago",
         refuses=_refuses,
         search_space={"method": Choice(("holt_winters", "seasonal_naive"))},

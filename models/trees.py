@@ -253,6 +253,7 @@ ENTRIES = [
         build=_build,
         fit=Fit.OWN,
         source="Friedman 2001, doi:10.1214/aos/1013203451, as in scikit-learn",
+        imports=("sklearn.ensemble",),
         summary="gradient-boosted trees on the last steps and a running summary of all before",
         refuses=_refuses,
         search_space={

@@ -1,7 +1,7 @@
 """Whether costs of equal models are told apart, and of a model a quarter slower, between processes: ``make perf``.
 
-Twenty studies of five processes, each a new interpreter from which both of two equal models are forked, as a suite does it: the
-same GRU under two names. Ten minutes on an idle machine, and worth nothing on a busy one.
+Twenty studies of five processes of each of two equal models, the same GRU under two names; each a new interpreter, as in a
+suite. A quarter of an hour on an idle machine, and worth nothing on a busy one.
 """
 
 from __future__ import annotations
@@ -12,46 +12,52 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 N_STUDIES, N_PROCESSES = 20, 5
 MODELS = ("gru", "gru_twin")
 
 
-def forked(measure: Callable[[], float]) -> float:
-    """What ``measure`` gives in a copy of this process."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(write, repr(measure()).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        value = float(answer.read())
-    os.waitpid(child, 0)
-    return value
-
-
-def one_process() -> None:
-    """Prints the training steps of both models in units of fixed work, and in seconds."""
+def one_process(model: str) -> None:
+    """Does its imports, waits for a line, and prints the training step in units of fixed work, and in seconds."""
     from dataclasses import replace
+
+    import torch._dynamo  # what the first optimiser would import  # noqa: F401
 
     from benchmarks import cost
     from models import registry
 
     registry.ENTRIES.append(replace(registry.entry("gru"), name="gru_twin"))
     registry.entries.cache_clear()
-
-    def measure(model: str, folder: str) -> float:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with tempfile.TemporaryDirectory() as folder:
         prepared = cost.prepare("parity", model, 0, 2000, "cpu", fit={"batch_size": 32}, run_folder=folder)
         step = prepared._time_training()
-        print(json.dumps([model, step.compared, step.median_s]), flush=True)
-        return step.compared
+    print(json.dumps([step.compared, step.median_s]), flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        for model in MODELS:
-            forked(lambda model=model: measure(model, folder))
+
+def measured(models: Sequence[str]) -> list[list[float]]:
+    """What a new process of each model prints: all start together, and measure in turn, as in a suite."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__)), model],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for model in models
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    values = []
+    for process in started:
+        printed, _ = process.communicate("begin\n")
+        values.append(json.loads(printed))
+    return values
 
 
 def main() -> None:
@@ -59,12 +65,9 @@ def main() -> None:
 
     from benchmarks.statistics import paired_t_interval
 
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     rows = {model: np.empty((N_STUDIES, N_PROCESSES, 2)) for model in MODELS}
     for study, process in np.ndindex(N_STUDIES, N_PROCESSES):
-        command = [sys.executable, str(Path(__file__)), "--process"]
-        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-        for model, *values in map(json.loads, printed.splitlines()):
+        for model, values in zip(MODELS, measured(MODELS), strict=True):
             rows[model][study, process] = np.log(values)
     for unit, what in enumerate(("fixed work", "seconds")):
         a, b = (rows[model][..., unit] for model in MODELS)
@@ -80,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    one_process() if "--process" in sys.argv else main()
+    one_process(sys.argv[1]) if len(sys.argv) > 1 else main()

@@ -10,7 +10,7 @@ import pytest
 from synthetic_runs import STEPS_S, timing_trials, trials, write_cost, write_failure, write_run
 
 from benchmarks import cost_sections, cost_tables, report_sections, tables, tracked
-from benchmarks.execution.supervisor import rounds
+from benchmarks.execution.order import Rounds
 from benchmarks.figures import cost_figures, report_figures
 from benchmarks.figures.drawing import FAMILIES, styles
 from benchmarks.figures.report_figures import read_curves
@@ -143,7 +143,9 @@ def test_what_learns_nothing_is_on_no_front(tmp_path, planned):
 
 
 def test_processes_go_round_over_the_models():
-    order = [(trial.model, trial.seed) for alike in rounds(timing_trials(2)) for trial in alike]
+    waiting = Rounds(timing_trials(2))
+    order = [(trial.model, trial.seed) for trial in iter(waiting.take, None)]
+    assert not waiting
     assert order == [(model, process) for process in range(2) for model in STEPS_S]
 
 

@@ -175,8 +175,8 @@ def test_a_missing_gpu_is_no_fault_of_the_model_and_each_try_has_its_part_of_a_g
 ) -> None:
     made: list[Slots] = []
 
-    def recorded(gpus: list[str], n: int) -> Slots:
-        made.append(Slots(gpus, n))
+    def recorded(gpus: list[str], n: int, in_turn: bool = False) -> Slots:
+        made.append(Slots(gpus, n, in_turn))
         return made[-1]
 
     monkeypatch.setattr(supervisor, "visible_gpus", lambda: ["3"])
@@ -300,13 +300,13 @@ class _Constant(dict[str, str]):
 
 
 @pytest.mark.slow
-def test_where_forking_is_unsafe_an_ordinary_kernel_does_the_same(
+def test_where_forking_is_unsafe_a_new_interpreter_does_the_same(
     tmp_path: Path, notebook: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plugin), str(Path(faulty.__file__).parent)]))
-    trials = [faulty.trial(fault) for fault in ("none", "error")]
+    trials = [faulty.trial(fault) for fault in ("none", "error", "kill")]
     summary = supervisor.run(trials, _digests(trials), tmp_path, 2, notebook=notebook, forked=False)
-    assert {result.trial_id: result.status for result in summary.results} == {
-        trials[0].id: Status.OK,
-        trials[1].id: Status.ERROR,
-    }
+    results = {result.trial_id: result for result in summary.results}
+    none, error, kill = (results[trial.id] for trial in trials)
+    assert (none.status, error.status, kill.status) == (Status.OK, Status.ERROR, Status.KERNEL_DIED)
+    assert none.parameters["forked"] == 0 and "SIGKILL" in str(kill.reason)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +24,7 @@ from benchmarks.execution.liveness import Sign, processor_seconds
 from benchmarks.execution.order import Expected, Queue
 from benchmarks.execution.plan import plan, retried
 from benchmarks.execution.supervisor import Summary
+from benchmarks.execution.waiting_kernel import WaitingKernel
 from benchmarks.records import Result, Status, failure, read_result, run_folder, write_result
 from benchmarks.report_sections import Study
 from benchmarks.trial import Overrides, Trial, specify
@@ -217,17 +221,79 @@ def test_packing_is_the_share_of_time_in_which_workers_had_a_trial(tmp_path: Pat
     assert execute(trials, tmp_path, notebook).packing is None
 
 
-@pytest.mark.slow
-def test_each_round_of_timing_trials_has_a_fork_server_of_its_own(tmp_path: Path, notebook: Path) -> None:
-    trials = [
+def _timing(*faults: str) -> list[Trial]:
+    return [
         specify("casino", "faulty", process, None, "cpu", Overrides(model_config={"fault": fault}), mode="timing")
-        for process in range(2)
-        for fault in ("none", "short")
+        for process, fault in enumerate(faults)
     ]
-    results = execute(trials, tmp_path, notebook).results
-    servers = [result.parameters["server"] for result in results]
-    assert servers[0] == servers[1] and servers[2] == servers[3] and servers[0] != servers[2]
-    assert not any(psutil.pid_exists(server) for server in servers), "the last one ends with the run"
+
+
+@pytest.mark.slow
+def test_timing_trials_start_together_as_new_interpreters_and_measure_one_after_the_other(
+    tmp_path: Path, notebook: Path
+) -> None:
+    results = execute([faulty.trial("none"), *_timing("short", "error", "short", "short")], tmp_path, notebook).results
+    assert [result.status for result in results] == [Status.OK, Status.OK, Status.ERROR, Status.OK, Status.OK]
+    copy, first, _, third, fourth = (result.parameters for result in results)
+    assert copy["forked"] == 1 and first["forked"] == third["forked"] == fourth["forked"] == 0
+    assert first["ended"] < third["made"], "nobody starts while one measures"
+    assert max(third["made"], fourth["made"]) < third["began"] < third["ended"] < fourth["began"]
+
+
+@pytest.mark.slow
+def test_a_timing_trial_whose_turn_has_not_come_when_the_run_is_stopped_is_as_if_never_started(
+    tmp_path: Path, notebook: Path
+) -> None:
+    trials = _timing("none", "none")
+    summary = execute(trials, tmp_path, notebook, on_result=lambda *row: os.kill(os.getpid(), signal.SIGINT))
+    assert [result.trial_id for result in summary.results] == [trials[0].id]
+    assert summary.stopped_by == signal.SIGINT
+    assert not [
+        child for child in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert [result.trial_id for result in execute(trials[1:], tmp_path, notebook).results] == [trials[1].id]
+
+
+def test_the_clocks_of_a_trial_begin_with_its_turn(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    ours, theirs = multiprocessing.Pipe()
+    (trial,) = _timing("none")
+    running = supervisor._Running(trial, process, allowed_s=0.0, turn=ours)
+    watch = supervisor._Supervisor(
+        digests={}, results=tmp_path, on_result=_ignore, on_warning=_fail, notebook=None, deadline_s=None, stall_s=0.0,
+        scratch=tmp_path, forked=True, expected=Expected(), running={process.sentinel: running}
+    )  # fmt: skip
+    try:
+        theirs.send("ready")
+        watch._look()
+        watch._escalate()
+        assert running.waits and not running.sent, "neither silent nor late"
+        before = running.started
+        watch._give_turn()
+        assert theirs.recv() == "begin" and not running.waits and running.started > before
+        watch._escalate()
+        assert running.sent == 1, "all that is allowed has passed"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _ignore(trial: Trial, result: Result) -> None:
+    """A row."""
+
+
+def _fail(warning: str) -> None:
+    raise AssertionError(warning)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_dies_of_its_imports_is_told_apart_from_a_trial_that_fails() -> None:
+    kernel = WaitingKernel(forked=False, model="nowhere")
+    kernel.wait_for_imports()
+    with pytest.raises(RuntimeError, match="before its notebook began"):
+        kernel.start([], ".")
+    kernel.stop()
 
 
 @pytest.mark.slow

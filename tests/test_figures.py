@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from synthetic_runs import trials, write_failure, write_mixed, write_run
 
 from benchmarks import overall, tables
 from benchmarks.experiment import prepare
-from benchmarks.figures import overall_figures, report_figures, trial_figures
+from benchmarks.figures import drawing, overall_figures, report_figures, trial_figures
 from benchmarks.figures.drawing import FAMILIES, LINES, Drawing, bounds, styles
 from benchmarks.records import Status
 
@@ -59,6 +60,10 @@ def mixed(tmp_path):
     planned = trials(n_seeds=2)
     write_mixed(tmp_path, planned)
     return tables.frame(tmp_path, planned)
+
+
+def test_the_colours_are_those_of_seaborns_palette_for_the_colour_blind():
+    assert list(drawing._PALETTE) == sns.color_palette("colorblind").as_hex()
 
 
 def test_all_figures_draw_a_suite_with_all_that_can_happen(mixed, tmp_path):

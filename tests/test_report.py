@@ -140,11 +140,11 @@ def test_a_suite_of_timing_trials_has_a_page_about_cost_alone(tmp_path):
 def test_a_kernel_that_is_a_copy_shows_the_same_page_and_is_gone_at_the_end(page):
     code = (
         "import sys, os, pathlib, psutil, threading; sys.path.insert(0, 'tests'); import test_report\n"
-        "from benchmarks.execution import fork_kernel; made = []\n"
-        "class Seen(fork_kernel.WaitingKernel):\n"
-        "    def __init__(self):\n"
-        "        super().__init__(); made.append(self.process.pid)\n"
-        "fork_kernel.WaitingKernel = Seen; page = pathlib.Path(sys.argv[1])\n"
+        "from benchmarks.execution import waiting_kernel; made = []\n"
+        "class Seen(waiting_kernel.WaitingKernel):\n"
+        "    def __init__(self, forked):\n"
+        "        assert forked; super().__init__(forked); made.append(self.process.pid)\n"
+        "waiting_kernel.WaitingKernel = Seen; page = pathlib.Path(sys.argv[1])\n"
         "test_report.report.build(page.parents[1], test_report.PlainSuite(test_report.PLANNED))\n"
         "print(len(made), len(psutil.Process().children(recursive=True)))"
     )

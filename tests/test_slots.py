@@ -219,6 +219,12 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+def test_trials_in_turn_have_the_whole_of_one_gpu_each() -> None:
+    slots = Slots(["0", "1"], 3, in_turn=True)
+    assert [slots.acquire() for _ in range(3)] == [Slot("0", 1.0)] * 3
+    assert [Slots([], 3, in_turn=True).acquire()] == [None]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 def test_the_fork_server_leaves_gpus_alone_so_that_its_copies_can_use_them() -> None:
     ended = subprocess.run([sys.executable, "-c", FORK_SERVER], capture_output=True, text=True, timeout=120)

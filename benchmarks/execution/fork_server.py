@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import _forkserver
 
 from benchmarks.execution.lifeline import COORDINATOR
 
@@ -33,11 +32,6 @@ def context(forked: bool) -> BaseContext:
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["benchmarks.execution.preload"])
     return made
-
-
-def end() -> None:
-    """The next worker starts another one, a new interpreter. Its own end is what the standard library offers no name for."""
-    _forkserver._stop()  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 
 COORDINATOR = "RNNBENCH_COORDINATOR"
 """Environment variable that tells the fork server whose child it is."""
@@ -13,10 +14,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(parent: int) -> None:
-    """Linux kills this process, hanging or not, once the thread that started it is gone.
+    """Linux kills this process, hanging or not, once the thread that started it is gone; other systems cannot.
 
     parent: its process id; should it be gone already, this process ends here.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

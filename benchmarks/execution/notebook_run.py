@@ -19,8 +19,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from benchmarks.execution.fork_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.memory import oom_kills
+from benchmarks.execution.waiting_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.worker import Job, ending, last_lines
 from benchmarks.experiment import InvalidMetric
 from benchmarks.fitting import Diverged, FitTimeout
@@ -105,10 +105,12 @@ class _Engine(NBClientEngine):
 papermill_engines.register(ENGINE, _Engine)
 
 
-def execute(job: Job, kernel: WaitingKernel | None) -> tuple[Status, str] | None:
+def execute(job: Job, kernel: WaitingKernel) -> tuple[Status, str] | None:
     """Runs the notebook; None where it wrote its result itself."""
     target = job.folder / "notebook.ipynb"
-    parameters = asdict(job.trial) | {"run_folder": str(job.folder), "code_digest": job.code_digest}
+    # A new interpreter reads the code anew, which may have changed since the run began: it finds the digest itself.
+    code_digest = job.code_digest if job.forked else ""
+    parameters = asdict(job.trial) | {"run_folder": str(job.folder), "code_digest": code_digest}
     # The notebook says which mode it is by itself, and finds the machine that it runs on.
     for name in ("mode", "machine", *(() if job.trial.timing else ("timing",))):
         parameters.pop(name)
@@ -164,9 +166,9 @@ def _status_of(name: str, message: str) -> Status:
     return next(said, Status.ERROR)
 
 
-def _death(kernel: WaitingKernel | None, n_oom_kills: int) -> tuple[Status, str]:
+def _death(kernel: WaitingKernel, n_oom_kills: int) -> tuple[Status, str]:
     """What a dead kernel died of. n_oom_kills: how many processes the system has killed meanwhile for want of memory."""
-    exitcode = None if kernel is None else kernel.process.exitcode
+    exitcode = kernel.process.exitcode
     if n_oom_kills and exitcode in (None, -signal.SIGKILL):
         return Status.OOM_CPU, "the system ran out of memory and killed the kernel"
     return Status.KERNEL_DIED, "the kernel died" + ("" if exitcode is None else f": {ending(exitcode)}")

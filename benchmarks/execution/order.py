@@ -1,4 +1,5 @@
-"""Which trial comes next: the one expected to take longest, so that no core is left alone with a long one at the end.
+"""Which trial comes next: the one expected to take longest, so that no core is left alone with a long one at the end; of those
+that measure cost, the next of its round.
 
 Longest processing time first (Graham 1969, doi:10.1137/0117039) ends at most a third later than the best order could.
 """
@@ -73,3 +74,21 @@ class Queue:
             return seconds
         # While its first trial runs, the others of a cell wait until it has told, unless nothing else is left.
         return -1.0 if of in self._under_way else math.inf
+
+
+class Rounds:
+    """The trials that measure cost: the first process of every model, then the second. What changes on a machine over minutes
+    falls on all models alike."""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self._waiting = deque(sorted(trials, key=lambda trial: trial.seed))
+
+    def put(self, trial: Trial) -> None:
+        self._waiting.append(trial)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Trial | None:
+        """The next trial, or None."""
+        return self._waiting.popleft() if self._waiting else None

@@ -38,10 +38,15 @@ class Slot:
 
 
 class Slots:
-    """Places for ``n`` trials at a time, spread evenly over the GPUs; without GPUs there are none to be had, nor needed."""
+    """Places for ``n`` trials at a time, spread evenly over the GPUs; without GPUs there are none to be had, nor needed.
 
-    def __init__(self, gpus: Sequence[str], n: int) -> None:
+    in_turn: only one of them computes at a time, so all have the whole of the first GPU.
+    """
+
+    def __init__(self, gpus: Sequence[str], n: int, in_turn: bool = False) -> None:
+        gpus = gpus[:1] if in_turn else gpus
         self.per_gpu = -(-n // len(gpus)) if gpus else 0
+        self.share = 1.0 if in_turn or not gpus else 1 / self.per_gpu
         self.taken = dict.fromkeys(gpus, 0)
 
     def acquire(self) -> Slot | None:
@@ -52,7 +57,7 @@ class Slots:
         if self.taken[gpu] == self.per_gpu:
             raise RuntimeError(f"all {self.per_gpu * len(self.taken)} places on GPUs are taken")
         self.taken[gpu] += 1
-        return Slot(gpu, 1 / self.per_gpu)
+        return Slot(gpu, self.share)
 
     def release(self, slot: Slot | None) -> None:
         """Gives a place back."""

@@ -1,23 +1,23 @@
 """The local supervisor: keeps the cores busy with single-threaded trials, each in its own process, and loses none.
 
-Trials that measure cost come last and one at a time, with nothing beside them. Each round of them, one process per model, is
-forked from another fork server: so the processes of a model differ as new interpreters do.
+Trials that measure cost come last and one at a time, with nothing beside them, each in a new interpreter: so the processes of a
+model differ as those of a user do. Interpreters take seconds to start, so a few start together, and then they measure in turn.
 
 Whatever happens to a trial becomes a row; whatever happens to the supervisor, the run folders say what is left.
 """
 
 from __future__ import annotations
 
-import itertools
+import multiprocessing
 import os
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,7 +28,7 @@ from benchmarks import provenance
 from benchmarks.execution import fork_server
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
-from benchmarks.execution.order import Expected, Queue
+from benchmarks.execution.order import Expected, Queue, Rounds
 from benchmarks.execution.plan import plan, quarantine, refusal
 from benchmarks.execution.slots import Slot, Slots, default_workers, memory_bytes, visible_gpus
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
@@ -50,6 +50,9 @@ TRIES = 3
 
 MARGIN_S = 120.0
 """What a trial may take beyond its fit's own cap: data, evaluation, plots."""
+
+TOGETHER = 4
+"""Interpreters at most that start together before their trials measure in turn: each waits with some 400 MB."""
 
 ESCALATION = ((0.0, signal.SIGINT), (4.0, signal.SIGTERM), (8.0, signal.SIGKILL))
 """Seconds after the deadline, and what is sent then. Python code stops at the first, most others at the second."""
@@ -134,9 +137,10 @@ def run(
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
-    no sign of life. forked: whether kernels are forked; None: where the platform allows it. retry: statuses of earlier results
-    that shall be tried again. on_warning: called with a sentence about a trial that is still running. elsewhere: what runs the
-    trials that measure no cost, and adds their rows; None: workers on this machine, which measures cost in any case.
+    no sign of life. forked: whether kernels are, those that measure cost excepted; None: where the platform allows it. retry:
+    statuses of earlier results that shall be tried again. on_warning: called with a sentence about a trial that still runs.
+    elsewhere: what runs the trials that measure no cost, and adds their rows; None: workers on this machine, which in any case
+    measures cost.
 
     Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
     call returns, with `Summary.stopped_by`.
@@ -170,16 +174,8 @@ def run(
                 timed = [trial for trial in found.to_run if trial.mode == "timing"]
                 if timed and not supervisor.stopped_by:
                     before_timing()
-                    for alike in rounds(timed):
-                        supervisor.work(alike, workers=1)
-                        fork_server.end()  # the first round comes from the one that the other trials came from
+                    supervisor.work(timed, min(workers or cores(), TOGETHER), in_turn=True)
             return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by, packing)
-
-
-def rounds(timed: Iterable[Trial]) -> list[list[Trial]]:
-    """The first process of every model, then the second: what changes on a machine over minutes falls on all models alike."""
-    ordered = sorted(timed, key=lambda trial: trial.seed)
-    return [list(alike) for _, alike in itertools.groupby(ordered, key=lambda trial: trial.seed)]
 
 
 @contextmanager
@@ -197,17 +193,37 @@ def _storage_checked(results: Path) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A worker at work. started, deadline: on the monotonic clock. slot: its place on a GPU. sent: how many steps of
+    """A worker at work. allowed_s: for its trial. slot: its place on a GPU. turn: by which it says that it is ready to measure,
+    and is told to; None once it was told, or need not be. started, deadline: on the monotonic clock. sent: how many steps of
     `ESCALATION` it was given. late: why. sign: of life, its last."""
 
     trial: Trial
     process: BaseProcess
-    started: float
-    deadline: float
+    allowed_s: float
     slot: Slot | None = None
+    turn: Connection | None = None
+    started: float = field(default_factory=time.monotonic)
+    deadline: float = field(init=False)
     sent: int = 0
     late: str = "the trial passed its deadline"
     sign: Sign = field(default_factory=Sign)
+
+    def __post_init__(self) -> None:
+        self.deadline = self.started + self.allowed_s
+
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing until it is told to, and no clock of its runs."""
+        return self.turn is not None and self.turn.poll()
+
+    def begin(self) -> None:
+        """Its turn has come, and only now its time begins."""
+        assert self.turn is not None
+        with suppress(ConnectionError):  # it ended just now
+            self.turn.send("begin")
+        self.turn.close()
+        self.turn, self.sign, self.started = None, Sign(), time.monotonic()
+        self.deadline = self.started + self.allowed_s
 
     def signal(self, signum: int) -> None:
         """To the worker, which passes it on; SIGKILL goes to the whole process group."""
@@ -266,27 +282,34 @@ class _Supervisor:
         self.kill = self.kill or self.stopped_by is not None or signum == signal.SIGTERM
         self.stopped_by = signal.Signals(signum)
 
-    def work(self, trials: Sequence[Trial], workers: int | None) -> float | None:
-        """Runs trials, so many at a time; the share of the workers' time in which they had one, None where there was none."""
+    def work(self, trials: Sequence[Trial], workers: int | None, in_turn: bool = False) -> float | None:
+        """Runs trials, so many at a time; the share of the workers' time in which they had one, None where there was none.
+
+        in_turn: so many start at a time, each in a new interpreter; when all are ready, one after the other does its work."""
         todo = [trial for trial in trials if not self.skipped(trial)]
         if not todo:
             return None
-        queue = Queue(todo, self.expected)
+        queue = Rounds(todo) if in_turn else Queue(todo, self.expected)
         gpus = visible_gpus() if any(trial.device == "cuda" for trial in todo) else []
         workers = workers or workers_for("cuda" if gpus else "cpu")
-        self.slots = Slots(gpus, workers)
+        self.slots = Slots(gpus, workers, in_turn)
         context = fork_server.context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
         started, busy_before = time.monotonic(), self.busy_s
         try:
             while self.running or (queue and not self.stopped_by and not storage_failed):
-                while len(self.running) < workers and not self.stopped_by and not storage_failed:
+                # In turn, nobody imports beside one that measures: the next start when the last has ended.
+                places = 0 if in_turn and self.running else workers - len(self.running)
+                while places and not self.stopped_by and not storage_failed:
                     trial = queue.take()
                     if trial is None:
                         break
-                    self._start(trial, context, environment)
-                wait(list(self.running), timeout=0.2)
+                    self._start(trial, context, environment, in_turn)
+                    places -= 1
+                self._give_turn()
+                importing = [running.turn for running in self.running.values() if running.turn and not running.waits]
+                wait([*self.running, *importing], timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
                     ended = self.running.pop(sentinel)
                     self.slots.release(ended.slot)
@@ -312,11 +335,23 @@ class _Supervisor:
         self.record(trial, Status.SKIPPED, reason)
         return True
 
-    def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any]) -> None:
+    def _give_turn(self) -> None:
+        """When all that started are ready, the first of them begins; after a signal none does, as if it had never started."""
+        before = {sentinel: running for sentinel, running in self.running.items() if running.turn is not None}
+        if self.stopped_by:
+            for sentinel, running in before.items():
+                running.signal(signal.SIGKILL)
+                running.process.join()
+                self.slots.release(self.running.pop(sentinel).slot)
+        elif before and len(before) == len(self.running) and all(running.waits for running in before.values()):
+            next(iter(before.values())).begin()
+
+    def _start(self, trial: Trial, context: BaseContext, environment: Mapping[str, Any], in_turn: bool) -> None:
         self.tries[trial.id] += 1
         slot = self.slots.acquire() if trial.device == "cuda" else None
         # A worker that dies before it has begun must not leave an older result to be taken for its own.
         (run_folder(self.results, trial.id) / RESULT).unlink(missing_ok=True)
+        ours, theirs = multiprocessing.Pipe() if in_turn else (None, None)
         job = Job(
             trial=trial,
             code_digest=self.digests[trial.id],
@@ -324,14 +359,17 @@ class _Supervisor:
             notebook=self.notebook or provenance.notebook(trial.mode),
             environment=environment,
             scratch=self.scratch,
-            forked=self.forked,
+            forked=self.forked and not in_turn,
             slot=slot,
+            turn=theirs,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
         with fork_server.environment():
             process.start()
-        allowed, now = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S, time.monotonic()
-        self.running[process.sentinel] = _Running(trial, process, now, now + allowed, slot)
+        if theirs is not None:
+            theirs.close()
+        allowed_s = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
+        self.running[process.sentinel] = _Running(trial, process, allowed_s, slot, ours)
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""
@@ -386,6 +424,8 @@ class _Supervisor:
         self.looked = now
         used = processor_seconds(running.pid for running in self.running.values())
         for running in self.running.values():
+            if running.waits:
+                continue
             silent = running.sign.see(used[running.pid], now)
             if silent > self.stall_s and not running.sent:
                 running.late = f"the trial used no processor for {silent:.0f} s"
@@ -403,7 +443,7 @@ class _Supervisor:
             late = time.monotonic() - running.deadline
             if self.kill:
                 running.signal(signal.SIGKILL)
-            elif running.sent < len(ESCALATION) and late > ESCALATION[running.sent][0]:
+            elif not running.waits and running.sent < len(ESCALATION) and late > ESCALATION[running.sent][0]:
                 running.signal(ESCALATION[running.sent][1])
                 running.sent += 1
 

@@ -16,16 +16,13 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.execution.slots import Slot
 from benchmarks.records import failure, read_curve, write_atomically, write_result
 from benchmarks.trial import Trial
-
-if TYPE_CHECKING:
-    from benchmarks.execution.fork_kernel import WaitingKernel
 
 STORAGE_EXIT = 74
 """Exit code (sysexits.h: EX_IOERR) of a worker that could not write its run folder."""
@@ -54,8 +51,8 @@ class Job:
     """All that a worker needs to know.
 
     folder: the run folder. notebook: the one to execute. environment: for env.json. scratch: a short path for sockets.
-    forked: whether the kernel is a copy of this process, or an ordinary new one where forking is unsafe. slot: the trial's
-    place on a GPU, None on the CPU.
+    forked: whether the kernel is a copy of this process, or a new interpreter. slot: the trial's place on a GPU, None on the
+    CPU. turn: where to say that all is ready, and to wait until nothing runs beside; None: at once.
     """
 
     trial: Trial
@@ -66,6 +63,7 @@ class Job:
     scratch: Path
     forked: bool
     slot: Slot | None = None
+    turn: Connection | None = None
 
 
 def main(job: Job) -> None:
@@ -76,19 +74,22 @@ def main(job: Job) -> None:
         _redirect_output(job.folder / "stderr.log")
         if job.slot is not None:
             os.environ.update(job.slot.environment)
-        from benchmarks.execution.fork_kernel import WaitingKernel
         from benchmarks.execution.notebook_run import execute
+        from benchmarks.execution.waiting_kernel import WaitingKernel
 
         # First of all, while this process has one thread and no sockets.
-        kernel = WaitingKernel() if job.forked else None
+        kernel = WaitingKernel(job.forked, job.trial.model)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda number, frame: _pass_on(kernel, number))
+            signal.signal(signum, lambda number, frame: kernel.send(number))
         write_atomically(job.folder / "spec.json", json.dumps(asdict(job.trial), indent=1))
         write_atomically(job.folder / "env.json", json.dumps(job.environment, indent=1))
+        kernel.wait_for_imports()
+        if job.turn is not None:
+            job.turn.send("ready")
+            job.turn.recv()
         ending = execute(job, kernel)
-        if kernel is not None:
-            kernel.stop()
+        kernel.stop()
         if ending is not None:
             curve = read_curve(job.folder)
             write_result(job.folder, failure(job.trial, *ending, job.code_digest, curve))
@@ -127,13 +128,6 @@ def _redirect_output(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
-
-
-def _pass_on(kernel: WaitingKernel | None, signum: int) -> None:
-    """A signal to the worker is meant for its kernel; a kernel that we did not fork ends with its parent."""
-    if kernel is None:
-        os._exit(128 + signum)
-    kernel.send(signum)
 
 
 def _end_with_parent() -> None:

@@ -1,15 +1,17 @@
-"""IPython kernels forked from a process that has done the imports, under papermill unchanged.
+"""IPython kernels that have done their imports before papermill, unchanged, asks for one.
 
-A fork is safe only while a process has one thread and no sockets, and by the time papermill asks for a kernel a worker
-has both. So a worker forks its kernel first thing (`WaitingKernel`); the kernel sleeps until papermill's kernel manager,
-through a provisioner (jupyter_client 7, 2021: "kernel provisioning"), tells it where to listen. Sockets are files
-(``ipc``), not ports, so that no two kernels can clash.
+A kernel is a copy of a process that has imported everything, or a new interpreter that imports by itself. A fork is safe only
+while a process has one thread and no sockets, and by the time papermill asks for a kernel a worker has both. So a worker makes
+its kernel first thing (`WaitingKernel`); the kernel sleeps until papermill's kernel manager, through a provisioner
+(jupyter_client 7, 2021: "kernel provisioning"), tells it where to listen. Sockets are files (``ipc``), not ports, so that no
+two kernels can clash.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import multiprocessing
 import os
 import random
@@ -20,8 +22,6 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import numpy as np
-import torch
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.asynchronous import AsyncKernelClient
@@ -37,18 +37,30 @@ CAPPED = "--IPKernelApp.outstream_class=benchmarks.execution.capped_output.Cappe
 
 
 class WaitingKernel:
-    """A kernel process that sleeps until `start`. It dies with the process that made it, kill -9 included."""
+    """A kernel process that sleeps until `start`. On Linux it dies with the process that made it, kill -9 included.
 
-    def __init__(self) -> None:
-        theirs, self._orders = multiprocessing.Pipe(duplex=False)
-        context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+    forked: it is a copy of this process; else a new interpreter, which needs seconds for its imports. model: whose imports a
+    new interpreter does too.
+    """
+
+    def __init__(self, forked: bool, model: str | None = None) -> None:
+        self._orders, theirs = multiprocessing.Pipe()
+        context: Any = multiprocessing.get_context("fork" if forked else "spawn")
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), forked, model), daemon=True)
         self.process.start()
+        theirs.close()
         self.started = False
 
+    def wait_for_imports(self) -> None:
+        """Returns once they are done, or the process is dead."""
+        self._orders.poll(None)
+
     def start(self, arguments: list[str], folder: str) -> None:
-        """arguments: ipykernel's command line. folder: the notebook's working directory."""
-        self._orders.send((arguments, folder))
+        """arguments: ipykernel's command line. folder: the notebook's working directory. Raises RuntimeError for a dead one."""
+        try:
+            self._orders.send((arguments, folder))
+        except BrokenPipeError:
+            raise RuntimeError("it died before its notebook began") from None
         self.started = True
 
     def send(self, signum: int) -> None:
@@ -62,7 +74,7 @@ class WaitingKernel:
         self.process.join()
 
 
-class ForkProvisioner(KernelProvisionerBase):
+class WaitingProvisioner(KernelProvisionerBase):
     """Hands a `WaitingKernel` to a kernel manager that expects to launch a command."""
 
     kernel: WaitingKernel
@@ -128,26 +140,38 @@ class PromptClient(AsyncKernelClient):
                 return
 
 
-def manager_class(kernel: WaitingKernel | None, connection_file: Path) -> type[AsyncKernelManager]:
+def manager_class(kernel: WaitingKernel, connection_file: Path) -> type[AsyncKernelManager]:
     """A kernel manager for papermill's ``kernel_manager_class``, or an instance of it for ``km``, whose kernel is then ours to
-    end; without a waiting kernel it starts an ordinary one. connection_file: short, for a socket's path may have 107 bytes."""
+    end. connection_file: short, for a socket's path may have 107 bytes."""
 
     class Manager(AsyncKernelManager):
         def __init__(self, **settings: Any) -> None:
             sockets = {"transport": "ipc", "connection_file": str(connection_file)}
             super().__init__(client_factory=PromptClient, **sockets, **settings)
-            if kernel is not None:
-                # It names no command that runs, and to look it up takes 0.06 s.
-                self._kernel_spec = KernelSpec(**get_kernel_dict())
-                self.provisioner = ForkProvisioner(kernel_spec=self._kernel_spec, parent=self)
-                self.provisioner.kernel = kernel
+            # It names no command that runs, and to look it up takes 0.06 s.
+            self._kernel_spec = KernelSpec(**get_kernel_dict())
+            self.provisioner = WaitingProvisioner(kernel_spec=self._kernel_spec, parent=self)
+            self.provisioner.kernel = kernel
 
     return Manager
 
 
-def _serve(orders: Connection, parent: int) -> None:
-    """The life of a kernel: it waits for its orders, then is an ordinary ipykernel."""
+def _serve(orders: Connection, parent: int, forked: bool, model: str | None) -> None:
+    """The life of a kernel: it does its imports, waits for its orders, then is an ordinary ipykernel."""
     die_with_parent(parent)
+    if not forked:
+        gc.disable()  # to look through what imports make, which is never garbage, takes a quarter of their time
+        import benchmarks.execution.kernel_imports  # noqa: F401
+        from models import registry
+
+        if model is not None:
+            registry.entry(model).do_imports()
+        gc.freeze()
+        gc.enable()
+    import numpy as np  # here, for a new interpreter to import them as fast as the rest
+    import torch
+
+    orders.send("ready")
     arguments, folder = orders.recv()
     os.chdir(folder)
     faulthandler.enable(os.fdopen(os.dup(2), "w"))  # ipykernel takes over fd 2; a crash report belongs in stderr.log
