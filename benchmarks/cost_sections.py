@@ -28,8 +28,8 @@ def coverage(study: Study) -> Html:
     return paragraphs(
         [
             f"Of {len(runs)} timing trials: {counts}{f'; {stale} of them stale, made by other code' if stale else ''}. Each "
-            "ran alone, one after the other, the first process of every model before the second. Kernel start and imports are "
-            f"in no number. Machine: {machines}.",
+            "ran alone, one after the other, in a new interpreter, the first process of every model before the second. Start "
+            f"and imports are in no number. Machine: {machines}.",
             *(
                 f"{row.status}: {row.model} on {row.task}: {row.reason}"
                 for row in cost_tables.failed(runs).itertuples()

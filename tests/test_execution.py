@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks.execution import supervisor
+from benchmarks.execution import fork_server, supervisor
 from benchmarks.execution.lock import FolderInUse, locked
 from benchmarks.execution.plan import plan, refusal
 from benchmarks.execution.slots import Slots
@@ -304,8 +304,10 @@ def test_where_forking_is_unsafe_a_new_interpreter_does_the_same(
     tmp_path: Path, notebook: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plugin), str(Path(faulty.__file__).parent)]))
-    trials = [faulty.trial(fault) for fault in ("none", "error", "kill")]
-    summary = supervisor.run(trials, _digests(trials), tmp_path, 2, notebook=notebook, forked=False)
+    monkeypatch.setattr(fork_server, "is_available", lambda: False)
+    trials, warnings = [faulty.trial(fault) for fault in ("none", "error", "kill")], []
+    summary = supervisor.run(trials, _digests(trials), tmp_path, 2, notebook=notebook, on_warning=warnings.append)
+    assert warnings == [supervisor.NOT_FORKED]
     results = {result.trial_id: result for result in summary.results}
     none, error, kill = (results[trial.id] for trial in trials)
     assert (none.status, error.status, kill.status) == (Status.OK, Status.ERROR, Status.KERNEL_DIED)

@@ -16,6 +16,7 @@ if COORDINATOR in os.environ:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # By itself the fork server would notice only after the seconds that the imports take.
     die_with_parent(int(os.environ[COORDINATOR]))
+    gc.disable()  # to look through what imports make, which is never garbage, takes a quarter of their time
 
 import benchmarks.execution.kernel_imports  # isort: skip  it says where figures go before anything imports matplotlib
 
@@ -35,3 +36,4 @@ from benchmarks import provenance
 nbformat.validate(nbformat.v4.new_notebook())
 provenance.versions()
 gc.freeze()  # the collector of a copy leaves alone, and so shares, what was made here
+gc.enable()

@@ -51,6 +51,8 @@ TRIES = 3
 MARGIN_S = 120.0
 """What a trial may take beyond its fit's own cap: data, evaluation, plots."""
 
+NOT_FORKED = "this system cannot copy a process safely: each trial imports for itself, which takes it seconds more"
+
 TOGETHER = 4
 """Interpreters at most that start together before their trials measure in turn: each waits with some 400 MB."""
 
@@ -138,7 +140,7 @@ def run(
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
     no sign of life. forked: whether kernels are, those that measure cost excepted; None: where the platform allows it. retry:
-    statuses of earlier results that shall be tried again. on_warning: called with a sentence about a trial that still runs.
+    statuses of earlier results that shall be tried again. on_warning: called with a sentence about what goes slowly.
     elsewhere: what runs the trials that measure no cost, and adds their rows; None: workers on this machine, which in any case
     measures cost.
 
@@ -152,6 +154,8 @@ def run(
             for trial, result in found.done:
                 on_reused(trial, result)
             moved = [quarantine(results, trial.id) for trial, _ in found.torn]
+            if forked is None and found.to_run and not fork_server.is_available():
+                on_warning(NOT_FORKED)
             supervisor = _Supervisor(
                 digests=digests,
                 results=results,

@@ -206,7 +206,7 @@ def _forecast(experiment: Experiment) -> Drawing:
     """Some test windows: look-back, what came, the forecast, and the last value held, which is the floor."""
     test, outputs, task = experiment.splits.test, experiment.outputs, experiment.task
     primary, result = task.metrics[0], experiment.result
-    index = torch.linspace(0, len(test) - 1, min(N_EXAMPLES, len(test))).long()
+    index = torch.linspace(0, len(test) - 1, min(3, len(test))).long()
     scale, unit = _scale(task, outputs.shape[-1])
     n_channels = (
         test.inputs.shape[2] if task.target.future else 1
@@ -271,7 +271,7 @@ def _symbols(experiment: Experiment) -> Drawing:
     right = (outputs.argmax(-1) == test.targets)[test.scored]
     title = f"{right.double().mean():.1%} of {len(right)} scored test symbols are right{key}"
     words, told = experiment.task.input_symbols, test.inputs.ndim == 2 or test.inputs.shape[2] == 1  # one number a step
-    n = min(3, len(test))
+    n = min(2, len(test))  # a letter takes a millisecond to draw
     longest = min(MAX_STEPS, int(test.lengths[:n].max()))
     figure, axes = drawing(title, n, (max(5.0, 0.16 * longest + 1.4), 1.3), columns=1)
     for row, ax in enumerate(axes):
