@@ -312,3 +312,20 @@ def test_where_forking_is_unsafe_a_new_interpreter_does_the_same(
     none, error, kill = (results[trial.id] for trial in trials)
     assert (none.status, error.status, kill.status) == (Status.OK, Status.ERROR, Status.KERNEL_DIED)
     assert none.parameters["forked"] == 0 and "SIGKILL" in str(kill.reason)
+
+
+@pytest.mark.slow
+def test_a_script_that_runs_trials_is_not_run_again_by_each_worker(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from benchmarks import provenance\nfrom benchmarks.execution import supervisor\n"
+        "from benchmarks.trial import Overrides, specify\n"
+        "print('once')\n"
+        "small = Overrides({'length': 10, 'n_train': 64, 'n_validation': 64, 'n_test': 64})\n"
+        "trial = specify('adding', 'floor', 0, None, 'cpu', small)\n"
+        "digests = {trial.id: provenance.code_digest(trial.task, trial.model)}\n"
+        "print(*supervisor.run([trial], digests, Path(sys.argv[1]), 1).counts)\n"
+    )
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "results")], capture_output=True, text=True)
+    assert done.stdout.split() == ["once", "ok"], done.stderr

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
+from typing import Any
 
 from benchmarks.execution.lifeline import COORDINATOR
 
@@ -36,13 +37,20 @@ def context(forked: bool) -> BaseContext:
 
 @contextmanager
 def environment() -> Iterator[None]:
-    """Around the start of a worker: the server starts with the first one, and takes its environment from here."""
+    """Around the start of a worker: the server starts with the first one, and takes its environment from here.
+
+    The worker does not get to know of the main module, which it would run anew: the whole command line, or somebody's
+    script."""
     values = {**ONE_THREAD, COORDINATOR: str(os.getpid())}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    main = sys.modules["__main__"].__dict__
+    known: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.update(dict.fromkeys(known))
     try:
         yield
     finally:
+        main.update(known)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

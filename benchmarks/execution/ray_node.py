@@ -6,7 +6,6 @@ Nothing here imports Ray, and nothing is shared with the coordinator but the arg
 from __future__ import annotations
 
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,14 +82,9 @@ def run_trial(trial: Trial, code_digest: str) -> bytes:
 
 @contextmanager
 def _like_a_command() -> Iterator[None]:
-    """A Ray worker is no place to start trials from: it blocks the signal that interrupts a trial past its deadline, which its
-    children inherit, and each of them would import its main module anew, all of Ray, in seconds."""
-    main = sys.modules["__main__"]
-    file = main.__dict__.pop("__file__", None)
+    """A Ray worker blocks the signal that interrupts a trial past its deadline, and its children would inherit that."""
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if file is not None:
-            main.__dict__["__file__"] = file
