@@ -19,7 +19,7 @@ from benchmarks.figures.report_figures import Curves, read_curves
 from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval
-from benchmarks.tables import number, signed
+from benchmarks.tables import number, on_tasks, signed
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
@@ -118,7 +118,7 @@ def answer(study: Study) -> Html:
     if leaders:
         lines = [
             f"{', '.join(leaders)} {'is' if len(leaders) == 1 else 'are each'} best, or not separable from the best, "
-            f"on {max(marks.values())} of {n_tasks} tasks ({seeds_text(frame)}). The best depends on the task:"
+            f"{on_tasks(max(marks.values()), n_tasks)} ({seeds_text(frame)}). The best depends on the task:"
         ]
     by_task = matrix[matrix["best"]].groupby("task", sort=False)
     listed = Html(

@@ -348,6 +348,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else number(value)
 
 
+def on_tasks(n: int, of: int) -> str:
+    """ "on 3 of 7 tasks", or "on the one task"."""
+    return f"on {n} of {of} tasks" if of > 1 else "on the one task"
+
+
 def cell_lines(cell: pd.Series) -> list[str]:
     """What a table shows of one model on one task, a line each."""
     lines = []

@@ -226,7 +226,7 @@ def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_pat
     for trial in planned:
         write_run(tmp_path, trial, 0.9 if trial.model == "gru" else 0.0, equals_floor=trial.model != "gru")
     text = sections.answer(study_of(tmp_path, planned)).text
-    assert "gru is best, or not separable from the best, on 1 of 1 tasks (n = 2 seeds)" in text
+    assert "gru is best, or not separable from the best, on the one task (n = 2 seeds)" in text
     assert "<li>recall: gru</li>" in text
     assert "nothing learned: lstm on recall." in text
 

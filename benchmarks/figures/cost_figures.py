@@ -27,7 +27,7 @@ from benchmarks.figures.drawing import (
     styles,
 )
 from benchmarks.records import Result
-from benchmarks.tables import number
+from benchmarks.tables import number, on_tasks
 from benchmarks.timing import Cost, Repeated
 from models import registry as models
 
@@ -276,4 +276,4 @@ def _claim(both: pd.DataFrame, tasks: list[str]) -> str:
     if not names:
         return "No model streams"
     shown = f"{', '.join(names)} {'is' if len(names) == 1 else 'are each'}"
-    return f"{shown} on the front of quality against streaming latency on {max(counts.values())} of {len(tasks)} tasks"
+    return f"{shown} on the front of quality against streaming latency {on_tasks(max(counts.values()), len(tasks))}"

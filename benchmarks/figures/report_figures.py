@@ -76,7 +76,7 @@ def _leaders(marked: Mapping[str, int], n_tasks: int) -> str:
     told = (
         f"Each of {len(names)} models is" if len(names) > 3 else " and ".join(names) + (" are" if names[1:] else " is")
     )
-    return f"{told} best or tied with the best on {most} of {n_tasks} tasks"
+    return f"{told} best or tied with the best {tables.on_tasks(most, n_tasks)}"
 
 
 def _score_row(ax: Axes, row: int, values: Sequence[float], cell: pd.Series, style: Style) -> None:
@@ -224,9 +224,7 @@ def _fastest(frame: pd.DataFrame, curves: Curves, tasks: list[str]) -> str:
     if not first:
         return "no model fitted by gradient gets nine tenths of the way from floor to ceiling"
     model, n = first.most_common(1)[0]
-    return (
-        f"{model} is first, or among the first, past nine tenths of the way to the ceiling on {n} of {len(tasks)} tasks"
-    )
+    return f"{model} is first, or among the first, past nine tenths of the way to the ceiling {tables.on_tasks(n, len(tasks))}"
 
 
 def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[float, float]:
