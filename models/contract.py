@@ -179,6 +179,6 @@ class ModelEntry:
     state: str = "0"
 
     def do_imports(self) -> None:
-        """Those of a first fit, which neither its time nor its memory should count. torch's optimisers import as well."""
+        """Those of a first fit, which neither its time nor its memory should count. An optimiser imports torch._dynamo."""
         for name in ("torch._dynamo", *self.imports) if self.fit is Fit.GRADIENT else self.imports:
             import_module(name)

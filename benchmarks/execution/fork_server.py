@@ -36,14 +36,9 @@ def context(forked: bool) -> BaseContext:
 
 
 @contextmanager
-def environment() -> Iterator[None]:
-    """Around the start of a worker: the server starts with the first one, and takes its environment from here.
-
-    The worker does not get to know of the main module, which it would run anew: the whole command line, or somebody's
+def main_hidden() -> Iterator[None]:
+    """Around the start of a process that would otherwise run the main module anew: the whole command line, or somebody's
     script."""
-    values = {**ONE_THREAD, COORDINATOR: str(os.getpid())}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
     main = sys.modules["__main__"].__dict__
     known: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.update(dict.fromkeys(known))
@@ -51,6 +46,18 @@ def environment() -> Iterator[None]:
         yield
     finally:
         main.update(known)
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """Around the start of a worker: the server starts with the first one, and takes its environment from here."""
+    values = {**ONE_THREAD, COORDINATOR: str(os.getpid())}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        with main_hidden():
+            yield
+    finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

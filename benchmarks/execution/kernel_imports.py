@@ -1,4 +1,4 @@
-"""What every kernel imports, before its notebook begins: about 5 s of a core in a new interpreter.
+"""What every kernel imports, before its notebook begins: about 6 s of a core in a new interpreter.
 
 The fork server does so once for all of its copies. Nothing here may run a torch operation, start a thread, load a backend of
 pyplot or touch a GPU: a fork does not survive those.

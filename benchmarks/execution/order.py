@@ -77,8 +77,8 @@ class Queue:
 
 
 class Rounds:
-    """The trials that measure cost: the first process of every model, then the second. What changes on a machine over minutes
-    falls on all models alike."""
+    """The trials that measure cost: the first process of every model, then the second; one that is tried again comes last. What
+    changes on a machine over minutes falls on all models alike."""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._waiting = deque(sorted(trials, key=lambda trial: trial.seed))

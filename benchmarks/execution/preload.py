@@ -1,6 +1,6 @@
-"""What every trial imports, imported once by the fork server; workers and kernels start as its copies.
+"""What workers and the kernels that are their copies import, imported once by the fork server.
 
-Importing torch, seaborn and IPython anew costs about 8 s of a core, and papermill 3 s; a copy costs milliseconds.
+To import it anew costs about 8 s of a core; a copy costs milliseconds.
 """
 
 # ruff: noqa: F401

@@ -53,6 +53,9 @@ MARGIN_S = 120.0
 
 NOT_FORKED = "this system cannot copy a process safely: each trial imports for itself, which takes it seconds more"
 
+LATE = "the trial passed its deadline"
+"""Why a trial is ended, where nothing else is said."""
+
 TOGETHER = 4
 """Interpreters at most that start together before their trials measure in turn: each waits with some 400 MB."""
 
@@ -135,7 +138,8 @@ def run(
 ) -> Summary:
     """Runs what has no valid result.
 
-    digests: trial id → digest of the code. workers: trials at a time; None: `workers_for`. on_result is called in this thread
+    digests: trial id → digest of the code. workers: trials at a time, and how many of those that measure
+    cost start together; None: `workers_for`. on_result is called in this thread
     with each new row, on_reused with each valid one from before. before_timing is called once, where there are trials that
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
@@ -197,9 +201,9 @@ def _storage_checked(results: Path) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A worker at work. allowed_s: for its trial. slot: its place on a GPU. turn: by which it says that it is ready to measure,
-    and is told to; None once it was told, or need not be. started, deadline: on the monotonic clock. sent: how many steps of
-    `ESCALATION` it was given. late: why. sign: of life, its last."""
+    """A worker at work. allowed_s: for its imports, and anew for its trial. slot: its place on a GPU. turn: our end of the pipe
+    over which it says "ready" and is told "begin"; None after that, and where it need not wait. started, deadline: on the
+    monotonic clock. sent: how many steps of `ESCALATION` it was given. late: why. sign: of life, its last."""
 
     trial: Trial
     process: BaseProcess
@@ -209,7 +213,7 @@ class _Running:
     started: float = field(default_factory=time.monotonic)
     deadline: float = field(init=False)
     sent: int = 0
-    late: str = "the trial passed its deadline"
+    late: str = LATE
     sign: Sign = field(default_factory=Sign)
 
     def __post_init__(self) -> None:
@@ -217,16 +221,17 @@ class _Running:
 
     @property
     def waits(self) -> bool:
-        """Whether it does nothing until it is told to, and no clock of its runs."""
+        """Whether it does nothing until it is told to, and no clock of its runs; or has just died."""
         return self.turn is not None and self.turn.poll()
 
     def begin(self) -> None:
-        """Its turn has come, and only now its time begins."""
+        """Its turn has come, and its time begins anew."""
         assert self.turn is not None
         with suppress(ConnectionError):  # it ended just now
             self.turn.send("begin")
         self.turn.close()
-        self.turn, self.sign, self.started = None, Sign(), time.monotonic()
+        self.turn, self.sign, self.sent, self.late = None, Sign(), 0, LATE
+        self.started = time.monotonic()
         self.deadline = self.started + self.allowed_s
 
     def signal(self, signum: int) -> None:
@@ -311,7 +316,7 @@ class _Supervisor:
                         break
                     self._start(trial, context, environment, in_turn)
                     places -= 1
-                self._give_turn()
+                self._give_turn(storage_failed)
                 importing = [running.turn for running in self.running.values() if running.turn and not running.waits]
                 wait([*self.running, *importing], timeout=0.2)
                 for sentinel in [x for x, running in self.running.items() if running.process.exitcode is not None]:
@@ -339,14 +344,16 @@ class _Supervisor:
         self.record(trial, Status.SKIPPED, reason)
         return True
 
-    def _give_turn(self) -> None:
-        """When all that started are ready, the first of them begins; after a signal none does, as if it had never started."""
+    def _give_turn(self, storage_failed: bool) -> None:
+        """When all that started are ready, the first of them begins; after a signal, or where nothing can be written, none."""
         before = {sentinel: running for sentinel, running in self.running.items() if running.turn is not None}
-        if self.stopped_by:
+        if self.stopped_by or storage_failed:
             for sentinel, running in before.items():
                 running.signal(signal.SIGKILL)
                 running.process.join()
                 self.slots.release(self.running.pop(sentinel).slot)
+                if not storage_failed:
+                    self.record(running.trial, Status.INTERRUPTED, "the run was stopped before its turn came")
         elif before and len(before) == len(self.running) and all(running.waits for running in before.values()):
             next(iter(before.values())).begin()
 
@@ -393,7 +400,8 @@ class _Supervisor:
             return self.record(trial, Status.TIMEOUT, f"{ended.late}; ended by {last}")
         if result is None:
             assert exitcode is not None
-            status = Status.KERNEL_DIED if exitcode < 0 else Status.INFRA_ERROR
+            # One that was killed before its turn had not begun: its trial is not to blame.
+            status = Status.KERNEL_DIED if exitcode < 0 and ended.turn is None else Status.INFRA_ERROR
             log = last_lines(folder / "stderr.log")
             result = self._row(
                 trial, status, f"the worker ended with {ending(exitcode)}; {log or 'stderr.log is empty'}"

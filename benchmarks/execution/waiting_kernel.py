@@ -17,10 +17,11 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelspec import get_kernel_dict
@@ -30,7 +31,11 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase
 
+from benchmarks.execution.fork_server import main_hidden
 from benchmarks.execution.lifeline import die_with_parent
+
+if TYPE_CHECKING:
+    from benchmarks.trial import Mode, Trial
 
 CAPPED = "--IPKernelApp.outstream_class=benchmarks.execution.capped_output.CappedStream"
 """The option by which a kernel of ours bounds what its notebook prints."""
@@ -39,15 +44,18 @@ CAPPED = "--IPKernelApp.outstream_class=benchmarks.execution.capped_output.Cappe
 class WaitingKernel:
     """A kernel process that sleeps until `start`. On Linux it dies with the process that made it, kill -9 included.
 
-    forked: it is a copy of this process; else a new interpreter, which needs seconds for its imports. model: whose imports a
-    new interpreter does too.
+    forked: it is a copy of this process; else a new interpreter, which needs seconds for its imports. trial: what a new
+    interpreter gets ready for.
     """
 
-    def __init__(self, forked: bool, model: str | None = None) -> None:
+    def __init__(self, forked: bool, trial: Trial | None = None) -> None:
         self._orders, theirs = multiprocessing.Pipe()
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), forked, model), daemon=True)
-        self.process.start()
+        # Words, for a trial's class would be imported, with all that it needs, before the kernel can see to its imports.
+        names = trial and (trial.task, trial.model, trial.mode)
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), forked, names), daemon=True)
+        with main_hidden():
+            self.process.start()
         theirs.close()
         self.started = False
 
@@ -156,16 +164,22 @@ def manager_class(kernel: WaitingKernel, connection_file: Path) -> type[AsyncKer
     return Manager
 
 
-def _serve(orders: Connection, parent: int, forked: bool, model: str | None) -> None:
+def _serve(orders: Connection, parent: int, forked: bool, names: tuple[str, str, Mode] | None) -> None:
     """The life of a kernel: it does its imports, waits for its orders, then is an ordinary ipykernel."""
     die_with_parent(parent)
     if not forked:
         gc.disable()  # to look through what imports make, which is never garbage, takes a quarter of their time
         import benchmarks.execution.kernel_imports  # noqa: F401
+        from benchmarks import provenance
         from models import registry
 
-        if model is not None:
-            registry.entry(model).do_imports()
+        if names is not None:
+            task, model, mode = names
+            # What fails here fails again where the notebook prepares the trial, and is then its row.
+            with suppress(Exception):
+                registry.entry(model).do_imports()
+            # Of the code as it was read just now, and kept: files may change until its turn comes.
+            provenance.code_digest(task, model, mode)
         gc.freeze()
         gc.enable()
     import numpy as np  # here, for a new interpreter to import them as fast as the rest

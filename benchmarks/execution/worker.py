@@ -52,7 +52,7 @@ class Job:
 
     folder: the run folder. notebook: the one to execute. environment: for env.json. scratch: a short path for sockets.
     forked: whether the kernel is a copy of this process, or a new interpreter. slot: the trial's place on a GPU, None on the
-    CPU. turn: where to say that all is ready, and to wait until nothing runs beside; None: at once.
+    CPU. turn: where to say that the imports are over, one way or another, and to wait until nothing runs beside; None: at once.
     """
 
     trial: Trial
@@ -77,8 +77,8 @@ def main(job: Job) -> None:
         from benchmarks.execution.notebook_run import execute
         from benchmarks.execution.waiting_kernel import WaitingKernel
 
-        # First of all, while this process has one thread and no sockets.
-        kernel = WaitingKernel(job.forked, job.trial.model)
+        # First of all: what is copied must have one thread and no sockets.
+        kernel = WaitingKernel(job.forked, job.trial)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda number, frame: kernel.send(number))
