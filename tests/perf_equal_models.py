@@ -23,13 +23,12 @@ def one_process(model: str) -> None:
     """Does its imports, waits for a line, and prints the training step in units of fixed work, and in seconds."""
     from dataclasses import replace
 
-    import torch._dynamo  # what the first optimiser would import  # noqa: F401
-
     from benchmarks import cost
     from models import registry
 
     registry.ENTRIES.append(replace(registry.entry("gru"), name="gru_twin"))
     registry.entries.cache_clear()
+    registry.entry(model).do_imports()
     print("ready", flush=True)
     sys.stdin.readline()
     with tempfile.TemporaryDirectory() as folder:
