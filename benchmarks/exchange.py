@@ -245,8 +245,10 @@ def _judge(results: Path, theirs: Run, stale: bool) -> Verdict:
 
 
 def _finding(result: Result) -> Result:
-    """A result without what differs each time that a trial is run: the clock, memory, and the curve, whose rows have times."""
-    return replace(result, seconds={}, memory={}, timing_valid=False, cost=None, curve_digest=None, code_digest="")
+    """A result without what differs each time that a trial is run: the clock, memory, the curve, whose rows have times, and how
+    the terms were compressed."""
+    same = replace(result, seconds={}, memory={}, timing_valid=False, cost=None, code_digest="")
+    return replace(same, curve_digest=None, terms_digest=None)
 
 
 def _told(results: Path, theirs: Run) -> str:

@@ -22,18 +22,31 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from benchmarks import evaluation, fitting, policy_gradient, provenance
+from benchmarks import evaluation, fitting, policy_gradient, provenance, terms
 from benchmarks.fitting import FitConfig, Fitted, Row
 from benchmarks.metrics import Parts
 from benchmarks.parameters import configure
 from benchmarks.profiling import PeakMemory, occupy, peak_told
-from benchmarks.records import PENDING, RESULT, Gap, Result, Status, file_digest, write_atomically, write_result
+from benchmarks.records import (
+    BESIDE,
+    CURVE,
+    PENDING,
+    RESULT,
+    TERMS,
+    Gap,
+    Result,
+    Status,
+    file_digest,
+    write_atomically,
+    write_result,
+)
 from benchmarks.seeding import seed_for, torch_generator
 from benchmarks.statistics import t_interval
 from benchmarks.tasks.control import ControlTask
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.tasks.task import Splits, Task, data_digest
 from benchmarks.trial import Mode, Overrides, Trial, specify
+from benchmarks.verdicts import still_improving
 from models import registry
 from models.contract import Fit, ModelEntry, Predictor, SelfFitting
 from models.precision import in_precision
@@ -111,7 +124,8 @@ class Experiment:
         self.config, self.sizing_note = self._sized()
         self.predictor = self._built()
         self.seconds["build"] = time.perf_counter() - started
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        for name in BESIDE:
+            (folder / name).unlink(missing_ok=True)
 
     def __str__(self) -> str:
         counts, sizes = self.predictor.parameter_counts(), [len(split) for split in self.splits]
@@ -193,6 +207,7 @@ class Experiment:
         started = time.perf_counter()
         evaluated = self._evaluate(self.tested, "the test split")
         self.seconds["test"] = time.perf_counter() - started
+        terms.write(self.folder / TERMS, evaluated.parts)
         values = evaluated.values
         floor, ceiling, reference = task.floor(self.trial.seed), task.ceiling(), task.reference
         goal = ceiling if ceiling is not None else reference.value if reference is not None else None
@@ -250,16 +265,23 @@ class Experiment:
             steps=self.steps,
             best_step=self.best_step,
             ended_by=self.ended_by,
+            still_improving=self._still_improving(),
             environment_steps=self.environment_steps,
             fit_note=self.fit_note,
             seconds=self.seconds,
             memory=self.memory.read(),
             data_digest=data_digest(self.splits),
-            curve_digest=file_digest(self.folder / "metrics.jsonl"),
+            curve_digest=file_digest(self.folder / CURVE),
+            terms_digest=file_digest(self.folder / TERMS),
         )
         # Run by the harness, the notebook itself is still to be saved: the worker makes the result valid after that.
         write_result(self.folder, self.result, PENDING if self.supervised else RESULT)
         return self.result
+
+    def _still_improving(self) -> bool | None:
+        if self.entry.fit is Fit.OWN:
+            return None
+        return still_improving(self.curve, self.task.metrics[0])
 
     @cached_property
     def tested(self) -> SequenceBatch:
@@ -286,5 +308,5 @@ class Experiment:
 
     def _log(self, row: Row) -> None:
         self.curve.append(row._asdict())
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        with (self.folder / CURVE).open("a") as file:
             file.write(json.dumps(row._asdict()) + "\n")

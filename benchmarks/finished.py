@@ -25,7 +25,7 @@ from benchmarks.machine import processor
 from benchmarks.stamps import stamp
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS = ("result.json", "metrics.jsonl")
+RECORDS = ("result.json", "metrics.jsonl", "test_terms.npz")
 OUTCOMES = ("report.html", "suite.json", "mlflow.json")
 
 

@@ -19,6 +19,11 @@ from torch import Tensor
 
 from models.sequences import SequenceBatch
 
+SHARE = (0.0, 1.0)
+"""The bounds of a share."""
+POSITIVE = (0.0, math.inf)
+"""The bounds of an error or a cross-entropy of classes."""
+
 
 class Parts(NamedTuple):
     """Above and below the line for each sequence, (B,) float64 on the CPU."""
@@ -36,7 +41,8 @@ class Metric(ABC):
     """One number that says how well a predictor did on a split: ``link(sum of over / sum of under)``.
 
     unit: as printed on axes. direction: which way is better. margin: a difference that is practically none. link: turns
-    the ratio into what is reported, as the exponential turns nats into a perplexity; it must be increasing.
+    the ratio into what is reported, as the exponential turns nats into a perplexity; it must be increasing. bounds: the least
+    and the greatest value that the metric can take.
     """
 
     name: str
@@ -45,6 +51,7 @@ class Metric(ABC):
     definition: str
     margin: float
     link: Callable[[float], float] = float
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     decoded: ClassVar[bool] = False
     """Whether `parts` is given what the predictor says when it goes on from its own answers, (B, U) int64 padded with -1,
@@ -62,6 +69,10 @@ class Metric(ABC):
     def better(self, a: float, b: float) -> bool:
         """Whether a is strictly better than b."""
         return a > b if self.direction == "higher" else a < b
+
+    def improvement(self, new: float, old: float) -> float:
+        """How much better ``new`` is than ``old``, in the metric's unit; negative where it is worse."""
+        return new - old if self.direction == "higher" else old - new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +107,17 @@ accuracy = StepMetric(
     "higher",
     "share of scored steps whose largest logit is the class",
     0.01,
+    bounds=SHARE,
     terms=_correct,
 )
 cross_entropy = StepMetric(
-    "cross_entropy", "nats per step", "lower", "mean negative log-probability of the class", 0.005, terms=_nats
+    "cross_entropy",
+    "nats per step",
+    "lower",
+    "mean negative log-probability of the class",
+    0.005,
+    bounds=POSITIVE,
+    terms=_nats,
 )
 
 
@@ -109,7 +127,7 @@ def squared_error(unit: str = "squared units", scale: float = 1.0, margin: float
     def terms(outputs: Tensor, targets: Tensor) -> Tensor:
         return ((outputs.double() - targets.double()) * scale).square().mean(-1)
 
-    return StepMetric("mse", unit, "lower", "mean squared error", margin, terms=terms)
+    return StepMetric("mse", unit, "lower", "mean squared error", margin, bounds=POSITIVE, terms=terms)
 
 
 def absolute_error(unit: str, scale: float = 1.0, margin: float = 0.01) -> StepMetric:
@@ -118,4 +136,5 @@ def absolute_error(unit: str, scale: float = 1.0, margin: float = 0.01) -> StepM
     def terms(outputs: Tensor, targets: Tensor) -> Tensor:
         return ((outputs.double() - targets.double()) * scale).abs().mean(-1)
 
-    return StepMetric("mae", unit, "lower", "mean absolute error over all steps of the horizon", margin, terms=terms)
+    definition = "mean absolute error over all steps of the horizon"
+    return StepMetric("mae", unit, "lower", definition, margin, bounds=POSITIVE, terms=terms)

@@ -1,9 +1,15 @@
-"""What a suite says over all its tasks together: who takes part, on which tasks, and how they compare."""
+"""What a suite says over all its tasks together: which models are compared, on which tasks, and how they differ.
+
+There is one headline, from one rule: the expected loss to the best. On each task a model loses the difference between its
+mean score and the best mean score of any model there; the mean over tasks is what one loses by using that model everywhere.
+The headline names the model with the smallest loss, and every other model whose loss is not significantly larger.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as entry
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +27,8 @@ from benchmarks.comparison import (
 from benchmarks.records import FAILED, Status
 from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import Interval
-from benchmarks.tables import MISSING, with_defaults
+from benchmarks.tables import MISSING, RISING, finished, with_defaults
+from benchmarks.verdicts import Estimate, Scores, average, difference
 
 N_STUDIES = 500
 """Simulated studies behind a stated coverage: a standard error of about one percent."""
@@ -35,7 +42,9 @@ class Field:
 
     scores: model → (tasks, seeds), 0 the floor, 1 the ceiling or reference. merits: model → (tasks,) mean metric in units of
     the metric's margin of practical equality, higher the better. imputed: model → failed trials, which count as the worst
-    score that any model has on their task. left_out: model → why it is not compared over tasks.
+    score that any model has on their task. left_out: model → why it is not compared over tasks. runs: task → model →
+    its scores, for every model that finished the task, including those left out. rising: model → on how many tasks a fit was
+    still improving.
     """
 
     tasks: tuple[str, ...]
@@ -43,6 +52,8 @@ class Field:
     merits: Mapping[str, np.ndarray]
     imputed: Mapping[str, int]
     left_out: Mapping[str, str]
+    runs: Mapping[str, Mapping[str, Scores]] = entry(default_factory=dict)
+    rising: Mapping[str, int] = entry(default_factory=dict)
 
     @property
     def n_seeds(self) -> int:
@@ -51,6 +62,29 @@ class Field:
     @property
     def is_comparable(self) -> bool:
         return len(self.scores) > 1 and len(self.tasks) > 1
+
+    @cached_property
+    def losses(self) -> dict[str, Estimate]:
+        """Model → its expected loss to the best of each task, in score; the smallest first."""
+        best = {task: max(models, key=lambda model: models[model].mean) for task, models in self.runs.items()}
+        found = {model: average([self._loss(model, best[task], task) for task in self.tasks]) for model in self.scores}
+        return dict(sorted(found.items(), key=lambda item: item[1].mean))
+
+    def _loss(self, model: str, other: str, task: str) -> Estimate:
+        """How much less ``model`` scores on a task than ``other``; exactly zero for the same one."""
+        to_other = difference(self.runs[task][other], self.runs[task][model])
+        return to_other._replace(seeds=0.0, sequences=0.0) if model == other else to_other
+
+    @cached_property
+    def candidates(self) -> tuple[str, ...]:
+        """The model with the smallest expected loss, and those whose loss is not significantly larger."""
+        first, *others = self.losses
+        apart = {other: average([self._loss(other, first, task) for task in self.tasks]) for other in others}
+        return first, *(other for other in others if not apart[other].is_significant)
+
+    def name(self, model: str) -> str:
+        """With the flag of fits that were still improving."""
+        return f"{model} {RISING}" if self.rising.get(model) else model
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -120,12 +154,36 @@ def field(frame: pd.DataFrame) -> Field:
         merits[str(model)] = np.array([_merit(by_task[task], worst_merits[task]) for task in tasks])
         if failed.any():
             imputed[str(model)] = int(failed.sum())
+    runs = {task: _runs(own) for task, own in frame[frame["task"].isin(tasks)].groupby("task", sort=False)}
+    for model in imputed:  # in a loss too a failure is the worst score
+        for row, task in enumerate(tasks):
+            seeds = sorted(set(rows.loc[rows["model"] == model, "seed"]))
+            runs[task][model] = Scores(dict(zip(seeds, scores[model][row], strict=True)))
     for default in filter(None, map(with_defaults, list(scores))):
         if scores.pop(default, None) is not None:
             left_out[default] = "its tuned configuration is compared in its place"
             del merits[default]
             imputed.pop(default, None)
-    return Field(tasks, scores, merits, imputed, left_out)
+    risen = rows[rows["improving"].eq(True)]  # None, where nobody knows, is not True
+    rising = {str(model): int(own.nunique()) for model, own in risen.groupby("model")["task"]}
+    return Field(tasks, scores, merits, imputed, left_out, runs, rising)
+
+
+def _runs(own: pd.DataFrame) -> dict[str, Scores]:
+    """The models that finished a task, floors apart, with their scores; terms are those of the score, not of the metric."""
+    found = {}
+    for (_, model), scores in finished(own[own["family"] != "floor"]).items():
+        cell = own[own["model"] == model]
+        if len(scores.values) == len(cell):
+            scale = 1 / abs(_goal(cell) - float(cell["floor"].astype(float).mean()))
+            values = dict(zip(cell["seed"], cell["score"].astype(float), strict=True))
+            found[model] = Scores(values, {seed: terms.scaled(scale) for seed, terms in scores.terms.items()})
+    return found
+
+
+def _goal(cell: pd.DataFrame) -> float:
+    """The value of the metric at which the score is 1."""
+    return float(cell["ceiling"].astype(float).fillna(cell["reference"].astype(float)).mean())
 
 
 def without_failures(frame: pd.DataFrame) -> Field:
@@ -163,18 +221,62 @@ def _merit(own: pd.DataFrame, worst: float) -> float:
     return float(_merits(own).where(own["status"] == Status.OK, worst).mean() / own["margin"].iloc[0])
 
 
-def reading(field: Field) -> Iterator[str]:
-    """Sentences: who is compared, and how far the suite can tell models apart."""
+LISTED = 6
+"""Models that a sentence names; the rest are counted."""
+
+
+def headline(field: Field) -> str:
+    """The one sentence over all tasks."""
     if not field.is_comparable:
-        yield "Fewer than two models did at least two scored tasks: nothing is said over tasks."
-        return
-    told = field.ranking
-    best = next(iter(told.ranks))
-    yield (
-        f"{len(told.ranks)} models did all of the {told.n_tasks} tasks that have scores; {best} has the best mean rank "
-        f"({told.ranks[best]:.1f}). Friedman test of no difference at all: p = {told.friedman:.2g}."
+        return "Fewer than two models did at least two scored tasks: nothing is said over tasks."
+    first, *others = field.candidates
+    unit = f"of the way from floor to ceiling or reference, mean over {len(field.tasks)} tasks"
+    if field.n_seeds < 2:
+        return (
+            f"Undecided over all tasks: one seed says nothing of other seeds. {field.name(first)} has the smallest loss to the "
+            f"best model of each task, {field.losses[first].mean:.2f} {unit}."
+        )
+    losses = {model: field.losses[model] for model in field.candidates}
+    named = [f"{field.name(model)} ({loss.mean:.2f} ± {loss.half:.2f})" for model, loss in losses.items()]
+    flag = f" {RISING}: some of its fits were still improving." if any(map(field.rising.get, losses)) else ""
+    if not others:
+        return (
+            f"Over all tasks {named[0]} has the smallest expected loss to the best model of each task, {unit}; every other "
+            f"model that did all tasks loses significantly more.{flag}"
+        )
+    more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
+    return (
+        f"Undecided over all tasks: {', '.join(named[:LISTED])}{more} do not differ significantly in the expected loss to the "
+        f"best model of each task ({unit}, ± half of the 95 % interval over seeds and test sequences).{flag}"
     )
-    if told.underpowered:
-        yield f"Pairs: {told.underpowered}; so a pair that is not told apart here may well differ."
+
+
+def reading(field: Field) -> Iterator[str]:
+    """Sentences: the headline, what the other views say beside it, and how far the suite can tell models apart."""
+    yield headline(field)
+    if not field.is_comparable:
+        return
+    result = field.ranking
+    by_rank = next(iter(result.ranks))
+    by_middle = max(field.aggregates, key=lambda model: field.aggregates[model][0].mean)
+    yield (
+        f"Mean rank puts {field.name(by_rank)} first ({result.ranks[by_rank]:.1f} of {len(result.ranks)}), the interquartile "
+        f"mean {field.name(by_middle)}: {remark(field, by_rank, by_middle)} Friedman test of no difference in rank: "
+        f"p = {result.friedman:.2g}."
+    )
+    if result.underpowered:
+        yield f"Pairs: {result.underpowered}; so a pair that the ranks do not separate may well differ."
     for model, n in field.imputed.items():
         yield f"{model}: {n} failed trial{'s' if n > 1 else ''} counted as the worst score of the task."
+
+
+def remark(field: Field, by_rank: str, by_middle: str) -> str:
+    """Whether other views agree with the headline, and if not, why."""
+    if {by_rank, by_middle} <= set(field.candidates):
+        return "both are in the headline."
+    reasons = []
+    if by_rank not in field.candidates:
+        reasons.append("ranks ignore by how much a model loses")
+    if by_middle not in field.candidates:
+        reasons.append("the interquartile mean leaves out the best and the worst quarter of runs")
+    return f"not as the headline, because {' and '.join(reasons)}; the headline counts every loss in full."

@@ -36,7 +36,7 @@ from benchmarks.trial import Device, Trial
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SUITE = "suite/suite.yaml"
-RUN_FILES = ("env.json", "metrics.jsonl", "notebook.ipynb", records.RESULT, "spec.json", "stderr.log")
+RUN_FILES = ("env.json", "metrics.jsonl", "notebook.ipynb", records.RESULT, "spec.json", "stderr.log", records.TERMS)
 PARSED = ("env.json", records.RESULT, "spec.json")
 OUTCOMES = ("report.html", "report.ipynb", "suite.json", "table.csv")
 """What is taken of results/<suite>/: the rest is about MLflow's store, and about what this terminal printed last."""
@@ -104,9 +104,9 @@ class Run(NamedTuple):
     content: bytes
 
 
-def run_of(trial_id: str, files: Mapping[str, bytes], curve_digest: str | None, where: Path) -> Run:
+def run_of(trial_id: str, files: Mapping[str, bytes], digests: Mapping[str, str | None], where: Path) -> Run:
     """files: name → content of those of PARSED that the folder has, result.json among them. Raises TornResult."""
-    result = records.parse_result(files[records.RESULT], where / records.RESULT, trial_id, curve_digest)
+    result = records.parse_result(files[records.RESULT], where / records.RESULT, trial_id, digests)
     try:
         trial = _TRIAL.validate_json(json.dumps(result.spec), strict=True)
     except ValidationError as error:
@@ -136,7 +136,7 @@ def read_run(results: Path, trial_id: str) -> Run | None:
     if not (folder / records.RESULT).exists():
         return None
     files = {name: (folder / name).read_bytes() for name in PARSED if (folder / name).exists()}
-    return run_of(trial_id, files, records.file_digest(folder / "metrics.jsonl"), folder)
+    return run_of(trial_id, files, records.digests_beside(folder), folder)
 
 
 def all_runs(results: Path) -> Iterator[Run]:
@@ -243,9 +243,10 @@ class Archive:
         if records.RESULT not in names:
             raise self._bad(f"{folder} has no {records.RESULT}")
         files = {name: self.content(f"{folder}/{name}") for name in names if name in PARSED}
-        curve = self.members.get(f"{folder}/metrics.jsonl")
+        beside = {name: self.members.get(f"{folder}/{name}") for name in records.BESIDE}
+        digests = {name: member.sha256 if member else None for name, member in beside.items()}
         try:
-            return run_of(trial_id, files, curve.sha256 if curve else None, Path(folder))
+            return run_of(trial_id, files, digests, Path(folder))
         except TornResult as error:
             raise self._bad(str(error)) from error
 

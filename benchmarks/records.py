@@ -1,7 +1,7 @@
 """The run folder, ``results/runs/<trial id>/``: the only truth. Tables, MLflow and reports are rebuilt from it.
 
-``spec.json  env.json  metrics.jsonl  notebook.ipynb  stderr.log`` and ``result.json``, which is written last and atomically:
-a folder without a valid one is a trial that has not been run.
+``spec.json  env.json  metrics.jsonl  test_terms.npz  notebook.ipynb  stderr.log`` and ``result.json``, which is written last
+and atomically: a folder without a valid one is a trial that has not been run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from benchmarks.stamps import Stamp, stamp
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
 
-SCHEMA = 2
+SCHEMA = 3
 RESULT = "result.json"
 CURVE = "metrics.jsonl"
+TERMS = "test_terms.npz"
+"""The terms of each metric, test sequence by test sequence; see `benchmarks.terms`."""
+BESIDE = {CURVE: "curve_digest", TERMS: "terms_digest"}
+"""The files that a result is made of too, and its field with the digest of each."""
 DIGEST = "digest"
 """The key of result.json that holds a digest of all others: a digit that flipped on the disk is no result."""
 PENDING = "result.pending.json"
@@ -77,7 +81,8 @@ class Result:
     best_before: of a trial that failed, the best row of its curve: its step and the primary metric on validation. It stands for
     nothing, and enters no score.
     timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.
-    curve_digest: sha256 of metrics.jsonl.
+    still_improving: whether validation improved by more than the metric's margin in the last third of the steps, or a cap ended
+    the fit; None where that cannot be said. curve_digest, terms_digest: sha256 of metrics.jsonl and of test_terms.npz.
     """
 
     trial_id: str
@@ -107,6 +112,7 @@ class Result:
     steps: int | None = None
     best_step: int | None = None
     ended_by: str | None = None
+    still_improving: bool | None = None
     environment_steps: int | None = None
     best_before: Mapping[str, float] = field(default_factory=dict)
     fit_note: str | None = None
@@ -116,6 +122,7 @@ class Result:
     cost: Cost | None = None
     data_digest: str | None = None
     curve_digest: str | None = None
+    terms_digest: str | None = None
 
 
 _ADAPTER = TypeAdapter(Result)
@@ -189,7 +196,7 @@ def parse_json(written: bytes) -> dict[str, Any]:
 
 
 class _Read(NamedTuple):
-    """A result as it was read. stamps: of result.json and of metrics.jsonl, taken before either was read."""
+    """A result as it was read. stamps: of result.json and of what lies beside it, taken before any was read."""
 
     stamps: tuple[Stamp | None, ...]
     result: Result
@@ -217,7 +224,7 @@ def result_digest(folder: Path) -> str | None:
 
 def _read(folder: Path) -> _Read | None:
     path = folder / RESULT
-    stamps = (stamp(path), stamp(folder / CURVE))
+    stamps = (stamp(path), *(stamp(folder / name) for name in BESIDE))
     known = _READ.get(folder)
     if known is not None and known.stamps == stamps:
         return known
@@ -228,14 +235,19 @@ def _read(folder: Path) -> _Read | None:
     if not path.is_file():
         raise TornResult(f"{path}: not a file")
     content = path.read_bytes()
-    result = parse_result(content, path, folder.name, file_digest(folder / CURVE))
+    result = parse_result(content, path, folder.name, digests_beside(folder))
     _READ[folder] = _Read(stamps, result, hashlib.sha256(content).hexdigest())
     return _READ[folder]
 
 
-def parse_result(written: bytes, where: Path, trial_id: str, curve_digest: str | None) -> Result:
-    """A result.json. where: for messages. trial_id: of the folder it lies in. curve_digest: of the curve beside it, None where
-    there is none. Raises TornResult if it cannot be trusted."""
+def digests_beside(folder: Path) -> dict[str, str | None]:
+    """Name → sha256 of each file of `BESIDE`, None where there is none."""
+    return {name: file_digest(folder / name) for name in BESIDE}
+
+
+def parse_result(written: bytes, where: Path, trial_id: str, digests: Mapping[str, str | None]) -> Result:
+    """A result.json. where: for messages. trial_id: of the folder it lies in. digests: of the files beside it, as
+    `digests_beside` gives them. Raises TornResult if it cannot be trusted."""
     try:
         content = parse_json(written)
     except ValueError as error:
@@ -250,8 +262,10 @@ def parse_result(written: bytes, where: Path, trial_id: str, curve_digest: str |
         raise TornResult(f"{where}: {error.errors()[0]['msg']}") from error
     if result.trial_id != trial_id:
         raise TornResult(f"{where}: belongs to trial {result.trial_id}")
-    if result.curve_digest is not None and result.curve_digest != curve_digest:
-        raise TornResult(f"{where}: {CURVE} is not the file this result was made with")
+    for name, field_name in BESIDE.items():
+        expected = getattr(result, field_name)
+        if expected is not None and expected != digests[name]:
+            raise TornResult(f"{where}: {name} is not the file this result was made with")
     return result
 
 

@@ -39,6 +39,7 @@ img { max-width: 100%; min-width: 42rem; height: auto; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #e4e4e4; }
 td { min-width: 4.5rem; }
+.best { font-weight: 700; } .worse, .none { color: #666; }
 th { border-bottom: 2px solid #999; } tr > :first-child { position: sticky; left: 0; background: #fff; }
 @media print { body { max-width: none; padding: 0; } img { min-width: 0; } .output_png, tr { break-inside: avoid; }
   .wide { overflow: visible; } table { font-size: .6rem; } tr > :first-child { position: static; }

@@ -19,11 +19,12 @@ from benchmarks.figures.report_figures import Curves, read_curves
 from benchmarks.overall import Field
 from benchmarks.records import Status
 from benchmarks.statistics import t_interval
-from benchmarks.tables import number, on_tasks, signed
+from benchmarks.tables import number, signed
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuning
+from benchmarks.verdicts import SURE, Estimate, State, difference
 from models import registry as models
 
 
@@ -111,19 +112,12 @@ def answer(study: Study) -> Html:
         return paragraphs(["The suite measures cost alone: which architecture does a task best is not its question."])
     if not (frame["status"] == Status.OK).any():
         return paragraphs([f"No trial has finished, so there is no answer yet. {coverage(frame)}"])
-    n_tasks = matrix["task"].nunique()
-    marks = Counter(matrix.loc[matrix["best"], "model"])
-    leaders = _once(model for model, count in marks.items() if count == max(marks.values()))
     lines = ["No task is complete yet, so no model is called best."]
-    if leaders:
-        lines = [
-            f"{', '.join(leaders)} {'is' if len(leaders) == 1 else 'are each'} best, or not separable from the best, "
-            f"{on_tasks(max(marks.values()), n_tasks)} ({seeds_text(frame)}). The best depends on the task:"
-        ]
-    by_task = matrix[matrix["best"]].groupby("task", sort=False)
-    listed = Html(
-        "".join(f"<li>{escape(f'{task}: ' + ', '.join(_once(cells['model'])))}</li>" for task, cells in by_task)
-    )
+    decided = task_verdicts(matrix)
+    if decided:
+        lines = [overall.headline(study.field)] if len(set(matrix["task"])) > 1 else []
+        lines.append(f"By task ({seeds_text(frame)}):")
+    listed = Html("".join(f"<li>{escape(line)}</li>" for line in decided))
     last = []
     floors = [f"{row.model} on {row.task}" for row in frame.itertuples() if row.equals_floor and row.family != "floor"]
     if floors:
@@ -135,6 +129,20 @@ def answer(study: Study) -> Html:
 
         return paragraphs([*recommendation(study), *last, coverage(frame)])
     return Html(f"{paragraphs(lines).text}<ul>{listed.text}</ul>{paragraphs([*last, coverage(frame)]).text}")
+
+
+def task_verdicts(matrix: pd.DataFrame) -> list[str]:
+    """A line per task with a complete cell: which models are best, which are undecided, and how many are worse."""
+    lines = []
+    for task, cells in matrix[matrix["state"] != State.NONE].groupby("task", sort=False):
+        named = {str(row["model"]): f"{row['model']}{tables.rising(row)}" for row in cells.to_dict("records")}
+        of = {state: _once(cells.loc[cells["state"] == state, "model"]) for state in State}
+        told = f"best: {', '.join(named[model] for model in of[State.BEST])}"
+        if of[State.UNDECIDED]:
+            told += f"; undecided: {', '.join(named[model] for model in of[State.UNDECIDED])}"
+        worse = len(of[State.WORSE])
+        lines.append(f"{task}: {told}{f'; {worse} worse' if worse else ''}")
+    return lines
 
 
 def _once(models: Iterable[str]) -> list[str]:
@@ -254,7 +262,7 @@ def matrix_table(study: Study) -> Html:
         for task in names:
             cell = cells.get((model, task))
             text = "<br>".join(escape(line) for line in tables.cell_lines(cell)) if cell else ""
-            row.append(Html(f"<b>{text}</b>" if cell and cell["best"] else text))
+            row.append(Html(f'<span class="{cell["state"] or "none"}">{text}</span>' if cell else ""))
         rows.append(row)
     heads = study.matrix.drop_duplicates("task").set_index("task")
     arrows = {"higher": "↑", "lower": "↓"}
@@ -264,46 +272,60 @@ def matrix_table(study: Study) -> Html:
 
 
 def difference_table(study: Study) -> Html:
-    """Each model against the best of its task, paired by seed; bold where the interval excludes zero."""
-    found = tables.differences(study.frame, study.matrix)
-    apart = {(row.model, row.task): row for row in found[found["n"] > 0].itertuples()}
-    if not apart:
-        return paragraphs(["No two models have finished the same task with the same seed yet."])
-    best = {task: row.best for (_, task), row in apart.items()}
-    most = max(row.n for row in apart.values())
+    """Each model minus the best mean of its task, paired by seed and test sequence, with its state."""
+    cells = {(row["model"], row["task"]): row for row in study.matrix.to_dict("records") if row["state"]}
+    if not cells:
+        return paragraphs(["No model has finished a task with every seed yet."])
+    leaders = {task: model for (model, task), row in cells.items() if row["to_best"] == 0 and row["to_best_low"] == 0}
+    tasks_shown = list(dict.fromkeys(task for _, task in cells))
+    others = [row["to_best_n"] for (model, task), row in cells.items() if model != leaders.get(task)]
+    most = max(others, default=1)
     rows = []
     for model in styles(study.frame):
-        cells: list[object] = [model]
-        for task, leader in best.items():
-            row = apart.get((model, task))
-            mean, interval, n, reading = _difference(*row[4:]) if row else ("", "", 0, "")
-            text = f"{mean}<br>{interval}" if row else "best" if model == leader else "–"
-            text += f"<br>n = {n}" if row and n != most else ""
-            cells.append(Html(f"<b>{text}</b>" if reading == "different" else text))
-        rows.append(cells)
-    told = paragraphs(
-        [f"n = {most} seeds where no other number is given." if most > 1 else "One seed: no uncertainty."]
+        line: list[object] = [model]
+        for task in tasks_shown:
+            row = cells.get((model, task))
+            line.append("–" if row is None else Html(_to_best(row, model == leaders.get(task), most)))
+        rows.append(line)
+    heads = [f"{task}: minus {leaders.get(task, 'the best')}" for task in tasks_shown]
+    seeds = f"n = {most} seeds where no other number is given." if most > 1 else "One seed: no uncertainty."
+    return Html(table(["model", *heads], rows).text + paragraphs([seeds]).text)
+
+
+def _to_best(row: Mapping[str, Any], leads: bool, most: int) -> str:
+    if leads:
+        return '<span class="best">the best mean</span>'
+    bounds = (
+        "one seed"
+        if math.isnan(row["to_best_low"])
+        else f"{signed(row['to_best_low'])} … {signed(row['to_best_high'])}"
     )
-    return Html(table(["model", *(f"{task}: minus {leader}" for task, leader in best.items())], rows).text + told.text)
+    n = f"<br>n = {row['to_best_n']}" if row["to_best_n"] != most else ""
+    return f'<span class="{row["state"]}">{signed(row["to_best"])}<br>{bounds}<br>{row["state"]}{n}</span>'
 
 
 def pair_table(study: Study, pairs: Sequence[Sequence[str]]) -> Html:
     """The pairs of models that one asks about, on every task that both finished."""
     values = tables.finished(study.frame)
     rows = []
-    for task in dict.fromkeys(study.frame["task"]):
+    for task, own in study.frame.groupby("task", sort=False):
         for a, b in pairs:
-            apart = tables.difference(values.get((task, a), {}), values.get((task, b), {}))
-            if apart[3]:
-                rows.append((task, f"{a} − {b}", *_difference(*apart)))
-    return table(("task", "difference", "mean", "95 % t interval", "seeds", "reading"), rows)
+            if (task, a) in values and (task, b) in values:
+                apart = difference(values[task, a], values[task, b])
+                if apart.n:
+                    rows.append((task, f"{a} − {b}", *_difference(apart, float(own["margin"].iloc[0]))))
+    return table(("task", "difference", "mean", "95 % interval", "seeds", "reading"), rows)
 
 
-def _difference(mean: float, low: float, high: float, n: int) -> tuple[str, str, int, str]:
-    if n < 2:
-        return signed(mean), "–", n, "one seed: no uncertainty"
-    reading = "not separable" if low <= 0 <= high else "different"
-    return signed(mean), f"{signed(low)} … {signed(high)}", n, reading
+def _difference(apart: Estimate, margin: float) -> tuple[str, str, int, str]:
+    if apart.n < 2:
+        return signed(apart.mean), "–", apart.n, "one seed: no uncertainty"
+    reading = "undecided"
+    if apart.is_significant:
+        reading = "different" if abs(apart.mean) > margin else "different, by less than the margin"
+    elif apart.probability_within(margin) >= SURE:
+        reading = "practically equal"
+    return signed(apart.mean), f"{signed(apart.low)} … {signed(apart.high)}", apart.n, reading
 
 
 def over_tasks(study: Study) -> Html:
@@ -312,7 +334,7 @@ def over_tasks(study: Study) -> Html:
     told = paragraphs(overall.reading(field)).text
     if field.is_comparable:
         best, *others = field.ranking.ranks
-        columns = (f"probability that {best} is", "better", "practically equal", "worse")
+        columns = (f"probability that {best}, first by rank, is", "better", "practically equal", "worse")
         rows = [(f"than {other}", *(f"{p:.2f}" for p in field.verdict(best, other))) for other in others]
         told += table(columns, rows).text
     if field.imputed:

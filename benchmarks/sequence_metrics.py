@@ -11,7 +11,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from benchmarks.metrics import Metric, Parts, accuracy, cross_entropy
+from benchmarks.metrics import POSITIVE, SHARE, Metric, Parts, accuracy, cross_entropy
 from models.sequences import SequenceBatch
 
 LARGEST = 700.0
@@ -42,6 +42,7 @@ perplexity = replace(
     definition="exponential of the mean negative log-probability of the word",
     margin=1.0,
     link=exponential,
+    bounds=(1.0, math.inf),
 )
 
 
@@ -66,7 +67,9 @@ class BalancedAccuracy(Metric):
 def balanced_accuracy(counts: Sequence[int]) -> BalancedAccuracy:
     """counts: (K,), of each class in the test split."""
     definition = "mean over classes of the share of a class whose largest logit is that class"
-    return BalancedAccuracy("balanced_accuracy", "mean recall", "higher", definition, 0.02, counts=tuple(counts))
+    return BalancedAccuracy(
+        "balanced_accuracy", "mean recall", "higher", definition, 0.02, bounds=SHARE, counts=tuple(counts)
+    )
 
 
 class Entity(NamedTuple):
@@ -120,6 +123,7 @@ entity_f1 = EntityF1(
     "higher",
     "harmonic mean of the share of predicted entities that are right and the share of true ones that are found",
     0.01,
+    bounds=SHARE,
 )
 
 
@@ -146,13 +150,17 @@ class AnswerMetric(Metric):
 def exact_match(stop: int) -> AnswerMetric:
     """The share of answers that are right symbol by symbol, their end included."""
     definition = "share of decoded answers that equal the true one"
-    return AnswerMetric("exact_match", "fraction correct", "higher", definition, 0.01, stop=stop, terms=_equal)
+    return AnswerMetric(
+        "exact_match", "fraction correct", "higher", definition, 0.01, bounds=SHARE, stop=stop, terms=_equal
+    )
 
 
 def error_rate(symbol: str, stop: int) -> AnswerMetric:
     """Edits that mend the answers, per symbol of the true ones. symbol: character, word …"""
     name, definition = f"{symbol}_error_rate", f"Levenshtein distance of decoded to true answer per true {symbol}"
-    return AnswerMetric(name, f"edits per {symbol}", "lower", definition, 0.01, stop=stop, terms=_edits)
+    return AnswerMetric(
+        name, f"edits per {symbol}", "lower", definition, 0.01, bounds=POSITIVE, stop=stop, terms=_edits
+    )
 
 
 def _equal(answer: list[int], truth: list[int]) -> tuple[float, float]:

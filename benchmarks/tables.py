@@ -19,21 +19,32 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import provenance, records
+from benchmarks import provenance, records, terms, verdicts
+from benchmarks.metrics import Metric
 from benchmarks.records import FAILED, Result, Status, TornResult
-from benchmarks.statistics import paired_t_interval, t_interval
 from benchmarks.tasks import registry as tasks
+from benchmarks.terms import Terms
 from benchmarks.trial import Trial
+from benchmarks.verdicts import Estimate, Scores, State
 from models import registry as models
 
 MISSING = "missing"
 """The status of a trial without a valid result, beside those of `records.Status`."""
 
+MARKS = {State.BEST: "*", State.UNDECIDED: "?", State.WORSE: "", State.NONE: ""}
+RISING = "↗"
+"""Marks a fit that was still improving when its budget was spent."""
+FEW = 5
+"""Seeds up to which a cell lists them where their t interval would leave the range of the metric."""
+
 CAPTION = (
-    "Mean ± half of the 95 % t interval over seeds. * marks the best mean of a task and every model that these seeds do "
-    "not tell from it: the paired 95 % t interval of their difference includes zero (not corrected for many "
-    "comparisons). Cells with an unfinished seed are left out. A cell that lacks a seed which another model of the task has "
-    "names its own: their means are over different draws. = floor: a constant learned as much."
+    "Mean ± half of its 95 % interval, which covers other seeds and other test sequences. * best: the best mean of a task, "
+    "and the next ones that equal it within the metric's margin with a probability of at least 0.95. No mark: worse, by a "
+    "difference that is significant (paired 95 % interval, not corrected for many comparisons) and larger than the margin. "
+    f"? undecided: neither best nor worse. {RISING} still improving: the last third of the steps improved validation by more "
+    "than the margin, so more steps may change the order. A cell with an unfinished seed is not compared. A cell that lacks a "
+    "seed which another model of the task has names its own: their means are over different draws. = floor: no better than a "
+    "constant prediction."
 )
 
 
@@ -42,14 +53,16 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
 
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
-    margin, direction; value (primary metric on test), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high
-    (excess over the Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes,
-    peak_memory_increment_mb, seconds_train, seconds_total; steps, best_step, length_sweep (length → value),
-    trained_length. Numbers that a trial did not get to are nan or None.
+    margin, direction, bounds (least and greatest value), solved (threshold or None); value (primary metric on test), terms (its
+    `benchmarks.terms.Terms`, or None), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high (excess over the
+    Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes, peak_memory_increment_mb, seconds_train,
+    seconds_total; steps, best_step, improving (whether the fit was still improving; None where unknown), length_sweep
+    (length → value), trained_length. Numbers that a trial did not get to are nan or None.
     """
     trials = [trial for trial in trials if trial.mode != "timing"]
     digests: dict[tuple[str, str, str], str] = {}
     described: dict[str, dict[str, Any]] = {}
+    readers: dict[str, Callable[[Path], Terms | None]] = {}
     rows = []
     for trial, (task, model) in zip(trials, labels(trials), strict=True):
         pair = (trial.task, trial.model, trial.mode)
@@ -58,12 +71,15 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
         key = json.dumps([trial.task, trial.task_parameters], sort_keys=True)
         if key not in described:
             described[key] = describe_task(trial)
-        result, problem = _read(records.run_folder(results, trial.id), trial.id)
+            readers[key] = _terms_reader(trial)
+        folder = records.run_folder(results, trial.id)
+        result, problem = _read(folder, trial.id)
         rows.append(
             {"trial_id": trial.id, "task": task, "model": model, "model_name": trial.model, "seed": trial.seed}
             | {"family": models.entry(trial.model).family, "device": trial.device}
             | described[key]
             | _outcome(result, problem, digests[pair])
+            | {"terms": readers[key](folder) if result is not None and result.status == Status.OK else None}
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -76,7 +92,10 @@ COLUMNS = [
         "unit",
         "margin",
         "direction",
+        "bounds",
+        "solved",
         "value",
+        "terms",
         "score",
         "floor",
         "ceiling",
@@ -94,7 +113,7 @@ COLUMNS = [
         "peak_memory_increment_mb",
         "seconds_train",
     ),
-    *("seconds_total", "steps", "best_step", "length_sweep", "trained_length"),
+    *("seconds_total", "steps", "best_step", "improving", "length_sweep", "trained_length"),
 ]
 
 
@@ -111,9 +130,18 @@ def describe_task(trial: Trial) -> dict[str, Any]:
     primary = task.metrics[0]
     return {
         **{"task_name": task.name, "group": task.group, "metric": primary.name, "unit": primary.unit},
-        "margin": primary.margin,
+        **{"margin": primary.margin, "bounds": primary.bounds, "solved": task.solved},
         **{"direction": primary.direction, "trained_length": task.lengths.trained if task.lengths else None},
     }
+
+
+def _terms_reader(trial: Trial) -> Callable[[Path], Terms | None]:
+    """From a run folder to the terms of the task's primary metric."""
+    task = tasks.task(trial.task, trial.task_parameters)
+    primary: Metric = task.metrics[0]
+    # Errors of windows that overlap are alike over one horizon; blocks of two keep most of that.
+    block = 2 * task.overlap if task.overlap > 1 else 1
+    return lambda folder: terms.read(folder / records.TERMS, primary.name, primary.link, block)
 
 
 def _outcome(result: Result | None, problem: str | None, code_digest: str) -> dict[str, Any]:
@@ -141,6 +169,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "seconds_train": result.seconds.get("train"),
         "seconds_total": sum(result.seconds.values()) if result.seconds else None,
         **{name: getattr(result, name) for name in ("steps", "best_step")},
+        "improving": result.still_improving,
         "length_sweep": {int(length): value for length, value in result.length_sweep.items()},
     }
 
@@ -199,14 +228,17 @@ def _distinction(own: Mapping[str, Any], rivals: list[dict[str, Any]]) -> str:
 
 
 def matrix(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per task and model: the mean over seeds with its 95 % t interval, and all that is not in it.
+    """One row per task and model: the mean over seeds with its 95 % interval, its state, and all that is not in it.
 
-    Columns: task, model, family, group, metric, unit, direction; n_trials, n (finished), mean, low, high, floor,
-    ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
-    peak_memory_increment_mb (medians); failed (how many),
-    failures ("2 of 3 failed: diverged"), skipped, missing, stale; at_floor (finished trials of a model that is no floor itself
-    whose metric is the floor's: nothing was learned); seeds (finished ones, where the models of the task have different ones:
-    "seeds 0, 1"); reasons; complete (every seed finished, by today's code); best.
+    Columns: task, model, family, group, metric, unit, direction, margin; n_trials, n (finished), mean, low, high (over seeds
+    and test sequences, within the bounds of the metric), seed_half, sequence_half (their two parts), n_sequences (of the test
+    split), values (of the seeds, as text), solved (how many, NaN where the task does not say what that means), improving
+    (fits that were still improving), floor, ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
+    peak_memory_increment_mb (medians); failed (how many), failures ("2 of 3 failed: diverged"), skipped, missing, stale;
+    at_floor (finished trials of a model that is no floor itself whose metric is the floor's: nothing was learned); seeds
+    (finished ones, where the models of the task have different ones: "seeds 0, 1"); reasons; complete (every seed finished, by
+    today's code); state (a `verdicts.State`); to_best, to_best_low, to_best_high, to_best_n (minus the best mean of the task,
+    in the metric, over the seeds that both have).
     """
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in frame.to_dict("records"):
@@ -218,32 +250,41 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
         seeds = sorted(other["seed"] for other in cell if other["status"] == Status.OK)
         partial = seeds and set(seeds) != every_seed[row["task"]]
         row["seeds"] = f"seed{'s' if len(seeds) > 1 else ''} {_listed(map(str, seeds))}" if partial else ""
-    values = finished(frame)
+    found = standings(frame)
     for row in rows:
-        rivals = [rival for rival in rows if rival["task"] == row["task"] and rival["complete"]]
-        leader = _leader(rivals) if row["complete"] else row
-        apart = (
-            difference(values[row["task"], row["model"]], values[leader["task"], leader["model"]]) if rivals else None
-        )
-        # With one seed there is no interval: the best is marked alone, or with its equals.
-        row["best"] = row["complete"] and apart is not None and (apart[0] == 0 or apart[1] <= 0 <= apart[2])
-    return pd.DataFrame(rows, columns=[*SUMMARY, "best"]).astype({"best": bool, "complete": bool})
+        state, to_best = found.get(row["task"], {}).get(row["model"], _UNCOMPARED)
+        row |= {"state": str(state), "to_best": to_best.mean, "to_best_low": to_best.low, "to_best_high": to_best.high}
+        row["to_best_n"] = to_best.n
+    return pd.DataFrame(rows, columns=[*SUMMARY, *STANDING]).astype({"complete": bool, "state": str})
 
 
-def _leader(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """The cell with the best mean."""
-    sign = -1 if cells[0]["direction"] == "lower" else 1
-    return max(cells, key=lambda cell: sign * cell["mean"])
+_UNCOMPARED = State.NONE, verdicts.NOTHING
+STANDING = ("state", "to_best", "to_best_low", "to_best_high", "to_best_n")
 
 
-def finished(frame: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
-    """(task, model) → seed → primary metric of the trials that finished, stale ones left out: what may be compared."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for task, model in frame[["task", "model"]].itertuples(index=False):
-        found.setdefault((task, model), {})
-    for task, model, seed, value in usable(frame)[["task", "model", "seed", "value"]].itertuples(index=False):
-        found[task, model][seed] = value
-    return found
+def standings(frame: pd.DataFrame) -> dict[str, dict[str, tuple[State, Estimate]]]:
+    """Task → model → its state and its difference to the best mean; models with an unfinished or stale seed are left out."""
+    values = finished(frame)
+    whole: dict[str, dict[str, Scores]] = {}
+    facts: dict[str, tuple[str, float]] = {}
+    for (task, model), cell in frame.groupby(["task", "model"], sort=False):
+        if len(values[task, model].values) == len(cell):
+            whole.setdefault(task, {})[model] = values[task, model]
+            facts[task] = cell["direction"].iloc[0], float(cell["margin"].iloc[0])
+    return {task: verdicts.states(models_of, *facts[task]) for task, models_of in whole.items()}
+
+
+def finished(frame: pd.DataFrame) -> dict[tuple[str, str], Scores]:
+    """(task, model) → the trials that finished, stale ones left out: what may be compared."""
+    found = {(task, model): Scores({}, {}) for task, model in frame[["task", "model"]].itertuples(index=False)}
+    values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in found}
+    kept: dict[tuple[str, str], dict[int, Terms]] = {key: {} for key in found}
+    columns = ["task", "model", "seed", "value", "terms"]
+    for task, model, seed, value, own in usable(frame)[columns].itertuples(index=False):
+        values[task, model][seed] = value
+        if isinstance(own, Terms):
+            kept[task, model][seed] = own
+    return {key: Scores(values[key], kept[key]) for key in values}
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -252,7 +293,20 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 SUMMARY = [
-    *("task", "model", "family", "group", "metric", "unit", "direction", "n_trials", "n", "mean", "low", "high"),
+    *("task", "model", "family", "group", "metric", "unit", "direction", "margin"),
+    *(
+        "n_trials",
+        "n",
+        "mean",
+        "low",
+        "high",
+        "seed_half",
+        "sequence_half",
+        "n_sequences",
+        "values",
+        "solved",
+        "improving",
+    ),
     *(
         "floor",
         "ceiling",
@@ -273,12 +327,11 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = Counter(row["status"] for row in cell if row["status"] in FAILED)
     failed = kinds.total()
     listed = ", ".join(kind if len(kinds) == 1 else f"{count} {kind}" for kind, count in kinds.items())
-    mean, low, high = t_interval([row["value"] for row in ok]) if ok else (math.nan,) * 3
     stale = sum(row["stale"] for row in cell)
     reasons = dict.fromkeys(_first_line(row["reason"]) for row in cell if _known(row["reason"]))
     return {
-        **{name: cell[0][name] for name in SUMMARY[:7]},
-        **{"n_trials": len(cell), "n": len(ok), "mean": mean, "low": low, "high": high},
+        **{name: cell[0][name] for name in SUMMARY[:8]},
+        **{"n_trials": len(cell), "n": len(ok), **_measured(ok)},
         # The floor, a constant fitted to the training split, can move a little from seed to seed.
         **{name: _over(fmean, ok, name) for name in ("floor", "ceiling", "reference", "score")},
         **{
@@ -290,6 +343,28 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         "missing": sum(row["status"] == MISSING for row in cell),
         "at_floor": sum(bool(row["equals_floor"]) for row in ok) if cell[0]["family"] != "floor" else 0,
         **{"stale": stale, "reasons": "; ".join(reasons), "complete": len(ok) == len(cell) and not stale},
+    }
+
+
+_NUMBERS = ("mean", "low", "high", "seed_half", "sequence_half", "n_sequences", "solved")
+
+
+def _measured(ok: list[dict[str, Any]]) -> dict[str, Any]:
+    """The primary metric of a cell's finished trials: the mean, its interval within the metric's bounds, and the seeds."""
+    if not ok:
+        return {**dict.fromkeys(_NUMBERS, math.nan), "values": "", "improving": 0}
+    kept = {row["seed"]: row["terms"] for row in ok if isinstance(row["terms"], Terms)}
+    estimate = verdicts.estimate(Scores({row["seed"]: row["value"] for row in ok}, kept))
+    least, greatest = ok[0]["bounds"]
+    sign, threshold = (1 if ok[0]["direction"] == "higher" else -1), ok[0]["solved"]
+    is_solved = [sign * (row["value"] - threshold) >= 0 for row in ok] if _known(threshold) else []
+    return {
+        **{"mean": estimate.mean, "low": max(estimate.low, least), "high": min(estimate.high, greatest)},
+        **{"seed_half": estimate.seed_half, "sequence_half": estimate.sequence_half if kept else math.nan},
+        "n_sequences": len(next(iter(kept.values()))) if kept else math.nan,
+        "values": " ".join(number(row["value"]) for row in sorted(ok, key=lambda row: row["seed"])),
+        "solved": sum(is_solved) if is_solved else math.nan,
+        "improving": sum(row["improving"] is True for row in ok),
     }
 
 
@@ -305,30 +380,6 @@ def _over(summary: Callable[[list[float]], float], rows: list[dict[str, Any]], n
 def _first_line(reason: str) -> str:
     line = (reason.strip().splitlines() or [""])[0]
     return line if len(line) <= 160 else line[:159] + "…"
-
-
-def difference(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float, float, int]:
-    """Mean of a - b over the seeds that both finished, its 95 % t interval, and their number. a, b: seed → metric."""
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
-        return math.nan, math.nan, math.nan, 0
-    return *paired_t_interval([a[seed] for seed in seeds], [b[seed] for seed in seeds]), len(seeds)
-
-
-def differences(frame: pd.DataFrame, matrix: pd.DataFrame) -> pd.DataFrame:
-    """Each model against the best mean of its task, paired by seed: task, model, best, difference, low, high, n.
-
-    A difference is model - best in the metric, not in merit: for an error, positive is worse.
-    """
-    values = finished(frame)
-    rows = []
-    shown = matrix[matrix["n"] > 0].to_dict("records")
-    for task in dict.fromkeys(cell["task"] for cell in shown):
-        cells = [cell for cell in shown if cell["task"] == task]
-        leader = _leader([cell for cell in cells if cell["complete"]] or cells)["model"]
-        for model in (cell["model"] for cell in cells if cell["model"] != leader):
-            rows.append((task, model, leader, *difference(values[task, model], values[task, leader])))
-    return pd.DataFrame(rows, columns=["task", "model", "best", "difference", "low", "high", "n"])
 
 
 def number(value: float) -> str:
@@ -357,9 +408,8 @@ def cell_lines(cell: pd.Series) -> list[str]:
     """What a table shows of one model on one task, a line each."""
     lines = []
     if cell["n"]:
-        lines.append(number(cell["mean"]) + ("*" if cell["best"] else ""))
-        half = (cell["high"] - cell["low"]) / 2
-        lines.append("n = 1, no uncertainty" if cell["n"] == 1 else f"± {half:.2g}")
+        lines.append(number(cell["mean"]) + MARKS[State(cell["state"])] + rising(cell))
+        lines.append(spread(cell))
     if cell["n"] not in (0, 1, cell["n_trials"]):
         lines.append(f"n = {cell['n']}")
     lines += [cell["seeds"]] if cell["seeds"] else []
@@ -370,6 +420,29 @@ def cell_lines(cell: pd.Series) -> list[str]:
         if cell[kind]:
             lines.append(kind if cell[kind] == cell["n_trials"] else f"{cell[kind]} of {cell['n_trials']} {kind}")
     return lines
+
+
+def rising(cell: Mapping[str, Any] | pd.Series) -> str:
+    """The flag of fits that were still improving, with how many of them where not all were; empty where none was."""
+    if not cell["improving"]:
+        return ""
+    return f" {RISING}" if cell["improving"] == cell["n"] else f" {RISING} {cell['improving']} of {cell['n']}"
+
+
+def spread(cell: Mapping[str, Any] | pd.Series) -> str:
+    """How sure the mean of a cell is: half of its interval, or the seeds where it would leave the metric's bounds."""
+    n, sequences = int(cell["n"]), cell["sequence_half"] if _known(cell["sequence_half"]) else 0.0
+    if n == 1:
+        return "n = 1, no uncertainty"
+    if cell["seed_half"] == 0:
+        drawn = f", ± {sequences:.2g} from {cell['n_sequences']:,.0f} test sequences" if sequences else ""
+        return f"equal in {n} seeds{drawn}"
+    half = math.hypot(cell["seed_half"], sequences)
+    if cell["high"] - cell["low"] > 2 * half * (1 - 1e-9):
+        return f"± {half:.2g}"
+    if _known(cell["solved"]):
+        return f"{cell['solved']:.0f} of {n} solved"
+    return f"seeds {cell['values']}" if n <= FEW else f"{number(cell['low'])} to {number(cell['high'])}"
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -410,7 +483,7 @@ class MatrixTable:
             row = [cells.get((name, task)) for task in tasks]
             if any(cell is not None for cell in row):
                 lines = [[] if cell is None else cell_lines(cell) for cell in row]
-                bold = [cell is not None and bool(cell["best"]) for cell in row]
+                bold = [cell is not None and cell["state"] == State.BEST for cell in row]
                 table.add_row(
                     Text(name), *(Text("\n".join(x), "bold" if b else "") for x, b in zip(lines, bold, strict=True))
                 )

@@ -12,7 +12,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from benchmarks.metrics import Metric, Parts
+from benchmarks.metrics import POSITIVE, Metric, Parts
 from models.sequences import SequenceBatch
 
 BLANK = 0
@@ -52,4 +52,5 @@ label_error_rate = LabelErrorRate(
     "lower",
     "Levenshtein distance from the symbols along the likeliest path to the true ones, per true symbol",
     0.01,
+    bounds=POSITIVE,
 )

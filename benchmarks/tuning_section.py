@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from benchmarks.execution.plan import refusal
 from benchmarks.report_sections import Html, Study, paragraphs, table
-from benchmarks.tables import difference, finished, signed, with_defaults
+from benchmarks.tables import finished, signed, with_defaults
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuned, Tuning
+from benchmarks.verdicts import Scores, difference
 from models import registry as models
 
 
@@ -37,22 +38,20 @@ def _row(each: Tuned) -> tuple[object, ...]:
     return (*each.labels, each.default, each.tuned, change, each.told, failed)
 
 
-def _on_test(
-    kinds: Mapping[tuple[str, str], Trial], each: Tuned, values: Mapping[tuple[str, str], Mapping[int, float]]
-) -> str:
+def _on_test(kinds: Mapping[tuple[str, str], Trial], each: Tuned, values: Mapping[tuple[str, str], Scores]) -> str:
     """What tuning moved of the metric on test, paired by seed; a dash where the suite does not run both configurations.
 
     kinds: task and model, as labelled → one of the trials. values: as `tables.finished` gives them."""
     for (task, model), trial in kinds.items():
         default = with_defaults(model)
-        if default is None or not _is_of(trial, each) or not values.get((task, default)):
+        if default is None or not _is_of(trial, each) or (task, default) not in values:
             continue
-        mean, low, high, n = difference(values[task, model], values[task, default])
-        if not n:
+        moved = difference(values[task, model], values[task, default])
+        if not moved.n:
             return "–"
-        apart = "" if low <= 0 <= high else ", apart"
-        bounds = "no uncertainty" if n < 2 else f"{signed(low, 2)} … {signed(high, 2)}{apart}"
-        return f"{signed(mean)}\n{bounds}\nn = {n}"
+        apart = ", significant" if moved.is_significant else ""
+        bounds = "no uncertainty" if moved.n < 2 else f"{signed(moved.low, 2)} … {signed(moved.high, 2)}{apart}"
+        return f"{signed(moved.mean)}\n{bounds}\nn = {moved.n}"
     return "–"
 
 

@@ -8,12 +8,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import provenance, records
+import torch
+
+from benchmarks import provenance, records, terms
+from benchmarks.metrics import Parts
 from benchmarks.records import Gap, Result, Status, file_digest, write_result
 from benchmarks.tasks import registry as tasks
 from benchmarks.timing import Cost, SweepRow, summary
 from benchmarks.trial import Trial, specify
 
+N_TEST = 60
+"""Test sequences of every task."""
 MODELS = ("rnn", "lstm", "gru", "bilstm", "deep_lstm", "tcn", "transformer", "feed_forward", "hmm", "floor")
 TASKS = ("japanese_vowels", "adding", "recall", "parity", "hidden_source")
 GOALS = {"japanese_vowels": 0.99, "adding": 1e-5, "recall": 1.0, "parity": 1.0, "hidden_source": 1.03, "co2": 0.4}
@@ -54,6 +59,7 @@ def write_run(
     _write_environment(folder)
     (folder / "notebook.ipynb").write_text("{}")
     primary = tasks.task(trial.task, trial.task_parameters).metrics[0].name
+    _write_terms(folder, trial, primary, value)
     rng = random.Random(trial.id + "cost")
     result = Result(
         trial_id=trial.id,
@@ -86,10 +92,20 @@ def write_run(
         seconds={"data": 0.1, "build": 0.05, "train": rng.uniform(0.5, 9), "validate": 0.4, "test": 0.1},
         memory={"peak_bytes": rng.uniform(3e8, 6e8), "increment_bytes": 4e7, "method": "VmHWM after reset"},
         curve_digest=file_digest(folder / "metrics.jsonl"),
+        terms_digest=file_digest(folder / records.TERMS),
     )
     result = replace(result, **changes)
     write_result(folder, result)
     return result
+
+
+def _write_terms(folder: Path, trial: Trial, primary: str, value: float) -> None:
+    """Test sequences that every model of a task finds easy or hard alike, but for a hundredth of their spread."""
+    common, own = (torch.Generator().manual_seed(seed) for seed in (len(trial.task), len(trial.id + trial.model)))
+    terms_of = [0.1 * torch.randn(N_TEST, generator=common), 0.001 * torch.randn(N_TEST, generator=own)]
+    drawn = sum(terms_of, torch.zeros(N_TEST)).double()
+    over = value + drawn - drawn.mean()
+    terms.write(folder / records.TERMS, {primary: Parts(over, torch.ones(N_TEST).double())})
 
 
 def _write_environment(folder: Path) -> None:

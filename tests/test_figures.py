@@ -178,13 +178,17 @@ def test_a_sweep_tells_who_keeps_the_rule(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marked", "told"),
+    ("states", "told"),
     [
         ({}, "No task is complete"),
-        ({"gru": 2, "lstm": 1}, "gru is best or tied with the best on 2 of 3 tasks"),
-        ({"floor": 1, "gru": 1}, "floor and gru are best or tied with the best on 1 of 3 tasks"),
-        (dict.fromkeys("abcd", 1), "Each of 4 models is best or tied with the best on 1 of 3 tasks"),
+        ({"a": ("best", "worse")}, "Every model is either best or worse"),
+        ({"a": ("best", "undecided")}, "The best is not decided"),
+        (
+            {"a": ("best", "undecided"), "b": ("best", "worse"), "c": ("best", "best")},
+            "Every model is either best or worse on 2 of 3 tasks; the others are not decided",
+        ),
     ],
 )
-def test_a_title_names_all_who_are_marked_best_as_often(marked, told):
-    assert report_figures._leaders(marked, 3) == told
+def test_the_title_of_the_scores_counts_the_tasks_that_are_decided(states, told):
+    rows = [(task, state) for task, each in states.items() for state in each]
+    assert report_figures._decided(pd.DataFrame(rows, columns=["task", "state"])) == told

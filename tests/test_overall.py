@@ -69,7 +69,9 @@ def test_the_better_ranks_first_and_the_sentences_say_how_sure(tmp_path):
     verdict = found.verdict("lstm", "rnn")
     assert verdict.better > 0.9 and sum(verdict) == pytest.approx(1)
     told = "\n".join(overall.reading(found))
-    assert "lstm has the best mean rank (1.0)" in told and "underpowered: 6 tasks can tell at most 2 models" in told
+    assert found.candidates == ("lstm",) and "Over all tasks lstm (0.00" in told
+    assert "Mean rank puts lstm first (1.0 of 4)" in told and "both are in the headline" in told
+    assert "underpowered: 6 tasks can tell at most 2 models" in told
     over_seeds, over_tasks = found.aggregates["lstm"]
     assert over_seeds.high - over_seeds.low < over_tasks.high - over_tasks.low
 

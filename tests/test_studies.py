@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import experiment, tables
+from benchmarks import experiment
 from benchmarks.comparison import bayesian_signed_rank, bootstrap_interval, interquartile_mean, ranking, signed_rank_p
 from benchmarks.statistics import paired_t_interval, t_interval
+from benchmarks.verdicts import Scores, difference
 from models import registry
 
 N_STUDIES, N_SEEDS = 20, 5
@@ -44,8 +45,8 @@ def fitted(model: str, seed: int, folder: Path) -> float:
 
 def n_different(a: np.ndarray, b: np.ndarray) -> int:
     """a, b: (studies, seeds). In how many studies the report would call the two different."""
-    found = [tables.difference(dict(enumerate(x)), dict(enumerate(y))) for x, y in zip(a, b, strict=True)]
-    return sum(not low <= 0 <= high for _, low, high, _ in found)
+    pairs = ((Scores(dict(enumerate(x))), Scores(dict(enumerate(y)))) for x, y in zip(a, b, strict=True))
+    return sum(difference(*pair).is_significant for pair in pairs)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from benchmarks.comparison import performance_profile
 from benchmarks.cost_tables import TARGET
 from benchmarks.figures.drawing import MUTED, SMALL, Drawing, Style, drawing, head, message
 from benchmarks.overall import HONEST, Field
+from benchmarks.tables import RISING
 
 MAX_LABELLED = 14
 """Models up to which every tile of a pairwise matrix carries its number."""
@@ -22,7 +23,7 @@ def aggregates(field: Field, look: dict[str, Style]) -> Drawing:
     found = field.aggregates
     best = max(found, key=lambda model: found[model][0].mean)
     n = field.n_seeds
-    title = f"{best} has the highest interquartile mean score: {found[best][0].mean:.2f}"
+    title = f"Interquartile mean score: {field.name(best)} is first at {found[best][0].mean:.2f}{_aside(field, best)}"
     figure, (ax,) = drawing(title, 1, (7.5, 1.0 + 0.24 * len(found)), reading=_intervals_text(field))
     for row, (model, (over_seeds, over_tasks)) in enumerate(found.items()):
         shade = look[model].colour
@@ -30,12 +31,17 @@ def aggregates(field: Field, look: dict[str, Style]) -> Drawing:
         if n > 1:
             ax.plot([over_seeds.low, over_seeds.high], [row, row], color=shade, linewidth=4, solid_capstyle="butt")
         ax.plot([over_seeds.mean], [row], "|", color="black", markersize=11, markeredgewidth=1.6)
-    ax.set_yticks(range(len(found)), list(found))
+    ax.set_yticks(range(len(found)), [field.name(model) for model in found])
     ax.set_ylim(len(found) - 0.5, -0.5)
     head(
         ax, f"n = {len(field.tasks)} tasks × {n} seeds", "interquartile mean score (0: floor, 1: ceiling or reference)"
     )
     return figure
+
+
+def _aside(field: Field, model: str) -> str:
+    """Behind what puts a model first by another rule than the headline's."""
+    return "" if model in field.candidates else ", though its expected loss is significantly larger than the smallest"
 
 
 def _intervals_text(field: Field) -> str:
@@ -58,7 +64,7 @@ def profiles(field: Field, look: dict[str, Style]) -> Drawing:
     shares = {model: performance_profile(field.scores[model], thresholds) for model in field.ranking.ranks}
     at = int(np.searchsorted(thresholds, TARGET))
     best = max(shares, key=lambda model: shares[model][at])
-    title = f"{best} scores above {TARGET:g} most often, in {shares[best][at]:.0%} of its runs"
+    title = f"{field.name(best)} scores above {TARGET:g} most often, in {shares[best][at]:.0%} of its runs{_aside(field, best)}"
     reading = (
         f"Over n = {len(field.tasks)} tasks × {field.n_seeds} seeds, every run counted alike. Higher is better; where two "
         "lines cross, it depends on what one calls success."
@@ -80,12 +86,13 @@ def critical_difference(field: Field, look: dict[str, Style]) -> Drawing:
     models = list(told.ranks)
     half = (len(models) + 1) // 2
     apart = sum(p < 0.05 for p in told.p.values())
-    title = f"{models[0]} ranks first; {apart} of {len(told.p)} pairs are told apart"
+    first = f"{field.name(models[0])} ranks first{_aside(field, models[0])}"
+    title = f"{first}; {apart} of {len(told.p)} pairs differ significantly"
     if told.underpowered:
         title = f"{title}: {told.underpowered.split(':')[0]}"
     reading = (
         f"Mean rank over n = {told.n_tasks} tasks, 1 is best. A bar joins models no two of which differ (Wilcoxon signed-rank "
-        "over tasks, Holm's step-down, 5 %)."
+        f"over tasks, Holm's step-down, 5 %). {RISING}: some of its fits were still improving."
     )
     figure, (ax,) = drawing(title, 1, (8.5, 1.5 + 0.22 * half + 0.13 * len(told.groups)), reading=reading)
     low, high = 1.0, float(len(models))
@@ -106,7 +113,7 @@ def critical_difference(field: Field, look: dict[str, Style]) -> Drawing:
     for index, model in enumerate(models):
         left = index < half
         level = top - (index if left else len(models) - 1 - index) - 0.2
-        _rank_label(ax, told.ranks[model], level, model, look[model].colour, left)
+        _rank_label(ax, told.ranks[model], level, field.name(model), look[model].colour, left)
     return figure
 
 

@@ -29,6 +29,7 @@ from benchmarks.figures.drawing import (
     trained_span,
 )
 from benchmarks.records import Status
+from benchmarks.verdicts import State
 
 Curves = Mapping[tuple[str, str], pd.DataFrame]
 """(task, model) → validation metric, steps × seeds."""
@@ -40,8 +41,8 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
         return message("No trial has finished: there are no scores to show yet.")
     look = styles(frame)
     tasks = list(dict.fromkeys(frame["task"]))
-    claim = _leaders(Counter(matrix.loc[matrix["best"], "model"]), len(tasks))
-    reading = f"Points: seeds. Bar: mean and 95 % t interval. {seeds_text(frame)}."
+    claim = _decided(matrix)
+    reading = f"Points: seeds. Bar: mean and 95 % interval over seeds and test sequences. {seeds_text(frame)}."
     figure, axes = drawing(claim, len(tasks), (4.0, 1.0 + 0.2 * len(look)), reading=reading)
     finished = frame[frame["status"] == Status.OK]
     for index, (ax, task) in enumerate(zip(axes, tasks, strict=True)):
@@ -67,16 +68,18 @@ def scores(frame: pd.DataFrame, matrix: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _leaders(marked: Mapping[str, int], n_tasks: int) -> str:
-    """The models that are marked best most often, all of them: to name one of several would be a choice of ours."""
-    if not marked:
+def _decided(matrix: pd.DataFrame) -> str:
+    """On how many tasks every model is either best or worse."""
+    compared = matrix[matrix["state"] != State.NONE]
+    if compared.empty:
         return "No task is complete"
-    most = max(marked.values())
-    names = [model for model, n in marked.items() if n == most]
-    told = (
-        f"Each of {len(names)} models is" if len(names) > 3 else " and ".join(names) + (" are" if names[1:] else " is")
+    open_tasks = compared.loc[compared["state"] == State.UNDECIDED, "task"].nunique()
+    n_tasks = compared["task"].nunique()
+    if n_tasks == 1:
+        return "The best is not decided" if open_tasks else "Every model is either best or worse"
+    return (
+        f"Every model is either best or worse on {n_tasks - open_tasks} of {n_tasks} tasks; the others are not decided"
     )
-    return f"{told} best or tied with the best {tables.on_tasks(most, n_tasks)}"
 
 
 def _score_row(ax: Axes, row: int, values: Sequence[float], cell: pd.Series, style: Style) -> None:
@@ -121,8 +124,9 @@ def score_against(matrix: pd.DataFrame, costs: Sequence[str]) -> Drawing:
     }
     claim = "No model finished every task with every seed"
     if not full.empty:
-        best = full["score"].astype(float)
-        claim = f"{best.idxmax()} has the highest mean score over all {scored} tasks: {best.max():.2f}"
+        claim = (
+            f"Mean score over {scored} tasks against what the model needs; the headline says which differences are sure"
+        )
     reading = (
         "Score: 0 is the floor, 1 the ceiling or reference. Hollow: not every task is complete, so not comparable."
     )

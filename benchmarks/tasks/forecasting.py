@@ -126,6 +126,10 @@ class SeriesTask(Task):
         """(n_values,) or (n_values, C) float64."""
 
     @property
+    def overlap(self) -> int:
+        return -(-self.horizon // self.strides[2])
+
+    @property
     def drawn(self) -> int | None:
         """How many of the training windows a seed draws; None: all of them are used."""
         return None

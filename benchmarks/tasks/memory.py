@@ -137,6 +137,11 @@ class SelectiveCopy(Generated):
     def ceiling(self) -> float:
         return 1.0
 
+    @property
+    def solved(self) -> float:
+        """At most one item in a hundred is wrong."""
+        return 0.99
+
     def draw(self, n: int, generator: np.random.Generator) -> SequenceBatch:
         longest = self.among + self.delay + self.n_items
         symbols = generator.integers(0, self.n_kinds, (n, self.n_items))
@@ -196,6 +201,11 @@ class AssociativeRecall(Generated):
 
     def ceiling(self) -> float:
         return 1.0
+
+    @property
+    def solved(self) -> float:
+        """At most one item in a hundred is wrong."""
+        return 0.99
 
     def draw(self, n: int, generator: np.random.Generator) -> SequenceBatch:
         keys = generator.random((n, self.n_keys)).argsort(1)[:, : self.n_pairs]

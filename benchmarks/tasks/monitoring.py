@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, Parts, StepMetric, absolute_error, squared_error
+from benchmarks.metrics import POSITIVE, Metric, Parts, StepMetric, absolute_error, squared_error
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tables_to_sequences import Preparation, fit, padded
@@ -156,7 +156,7 @@ _squared = squared_error("cycles", LIFE_CAP)
 life_error = replace(_squared, name="rmse", definition="root mean squared error", margin=0.5, link=math.sqrt)
 final_life_error = FinalError(
     "rmse_final", "cycles", "lower", "root mean squared error at the last cycle of each engine", 0.5, math.sqrt,
-    terms=_squared.terms,
+    bounds=POSITIVE, terms=_squared.terms,
 )  # fmt: skip
 
 

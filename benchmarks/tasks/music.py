@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, Parts, StepMetric
+from benchmarks.metrics import POSITIVE, SHARE, Metric, Parts, StepMetric
 from benchmarks.tasks.music_files import N_KEYS, Rolls, read_rolls
 from benchmarks.tasks.task import Reference, Splits, Task, require_integers
 from models.sequences import Binary, RealInput, SequenceBatch, valid_steps
@@ -41,6 +41,7 @@ negative_log_likelihood = StepMetric(
     "lower",
     "negative log-probability of a frame, summed over the 88 keys, mean over frames",
     0.05,
+    bounds=POSITIVE,
     terms=_nats,
 )
 
@@ -64,6 +65,7 @@ note_accuracy = NoteAccuracy(
     "notes predicted with a probability above 1/2 that sound, over those that are predicted or sound (Bay, Ehmann and "
     "Downie 2009)",
     0.01,
+    bounds=SHARE,
 )
 
 

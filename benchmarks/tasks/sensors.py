@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import datasets
-from benchmarks.metrics import Metric, Parts, accuracy, cross_entropy
+from benchmarks.metrics import SHARE, Metric, Parts, accuracy, cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.seeding import numpy_generator
 from benchmarks.tasks import classification
@@ -301,7 +301,12 @@ class AccuracyAfterFailure(Metric):
 
 
 after_failure = AccuracyAfterFailure(
-    "accuracy_failed", "fraction correct", "higher", "accuracy over the sequences in which a sensor failed", 0.02
+    "accuracy_failed",
+    "fraction correct",
+    "higher",
+    "accuracy over the sequences in which a sensor failed",
+    0.02,
+    bounds=SHARE,
 )
 
 

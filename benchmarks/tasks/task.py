@@ -111,6 +111,16 @@ class Task(ABC):
         """A value to beat where no ceiling is known."""
         return None
 
+    @property
+    def solved(self) -> float | None:
+        """The value of the primary metric from which a run has found the rule; None where there is no rule to find."""
+        return None
+
+    @property
+    def overlap(self) -> int:
+        """How many neighbouring test sequences have targets in common: 1 where they are independent."""
+        return 1
+
     def optimal_outputs(self, batch: SequenceBatch) -> Tensor | None:
         """The Bayes-optimal outputs (B, T, K) for a batch, where the source of the data is known exactly."""
         return None

@@ -112,6 +112,10 @@ class YourData(Task):
         rooted = replace(squared, name="rmse", definition="root of the mean squared error", link=math.sqrt)
         return (rooted, replace(error, definition="mean absolute error"))
 
+    @property
+    def overlap(self) -> int:
+        return self.horizon if self.kind == "forecasting" and self.horizon else 1
+
     def splits(self, seed: int) -> Splits:
         return self.prepared.splits(seed)
 

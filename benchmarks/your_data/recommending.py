@@ -6,13 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks import tables
 from benchmarks.records import Status
 from benchmarks.report_sections import Study
-from benchmarks.tables import number
+from benchmarks.tables import RISING, number, rising
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
+from benchmarks.verdicts import State
 from benchmarks.your_data.recording import BadInput
+from models import registry as models
+from models.contract import Fit
 
 Cell = dict[str, Any]
 """A row of `tables.matrix`: a model on the file's task."""
@@ -31,16 +33,31 @@ def recommendation(study: Study) -> list[str]:
     if sign * (leader["mean"] - leader["floor"]) <= 0 or _reaches(leader, leader["floor"]):
         return [
             f"Recommendation: none of these models. The best of them, {leader['model']}, has {_value(leader)} and "
-            f"{_constant(study)} {number(leader['floor'])}: by these seeds it has not learned anything that is sure. "
-            "More rows, more --minutes or more telling columns may change that.",
+            f"{_constant(study)} {number(leader['floor'])}: it does not significantly beat a constant prediction. "
+            "More rows, more --minutes or more informative columns may change that.",
             *_limits(study),
         ]
     return [
-        f"Recommendation: {leader['model']}. {_value(leader)} on the test split, where {_constant(study)} "
-        f"has {number(leader['floor'])}.",
-        _how_sure(study, leader, whole),
+        f"Recommendation: {leader['model']}{rising(leader)}. {_value(leader)} on the test split, where "
+        f"{_rival(study, leader, whole)}{_constant(study)} has {number(leader['floor'])}.",
+        _how_sure(leader, whole),
         *_limits(study),
     ]
+
+
+def _rival(study: Study, leader: Cell, whole: Sequence[Cell]) -> str:
+    """The best of the models that need no training by gradient, or, if that is the leader, the best network."""
+    fits = {
+        label: models.entry(name).fit for label, name in study.frame[["model", "model_name"]].itertuples(index=False)
+    }
+    is_simple = fits[leader["model"]] is Fit.OWN
+    rivals = [cell for cell in whole if (fits[cell["model"]] is Fit.OWN) != is_simple]
+    if not rivals:
+        return ""
+    sign = -1 if leader["direction"] == "lower" else 1
+    best = max(rivals, key=lambda cell: sign * cell["mean"])
+    kind = "the best network" if is_simple else "the best simple model"
+    return f"{kind}, {best['model']}{rising(best)}, has {number(best['mean'])} and "
 
 
 def _constant(study: Study) -> str:
@@ -61,32 +78,38 @@ def _reaches(cell: Cell, value: float) -> bool:
     return bool(cell["low"] <= value <= cell["high"])
 
 
-def _how_sure(study: Study, leader: Cell, whole: Sequence[Cell]) -> str:
+def _how_sure(leader: Cell, whole: Sequence[Cell]) -> str:
     if leader["n"] < 2:
         return "How sure: one seed has no interval, so not at all; run more seeds."
-    # tables.matrix marks whom the seeds do not tell from the best.
-    even = [cell for cell in whole if cell["best"] and cell is not leader]
-    apart = [row for row in tables.differences(study.frame, study.matrix).itertuples() if row.best == leader["model"]]
-    told = [row for row in apart if row.n > 1 and not row.low <= 0 <= row.high and row.model != "floor"]
+    of = {state: [cell for cell in whole if cell["state"] == state and cell is not leader] for state in State}
     parts = []
-    if even:
-        names = ", ".join(str(cell["model"]) for cell in even)
-        parts.append(
-            f"these seeds do not tell it from {names} (the 95 % intervals of the paired differences include zero)"
-        )
-        cheapest = min([leader, *even], key=lambda cell: cell["seconds_train"])
-        smallest = min([leader, *even], key=lambda cell: cell["parameters"])
+    if of[State.BEST]:
+        equal = [leader, *of[State.BEST]]
+        parts.append(f"{_named(of[State.BEST])} {_verb(of[State.BEST])} practically equal to it")
+        cheapest = min(equal, key=lambda cell: cell["seconds_train"])
+        smallest = min(equal, key=lambda cell: cell["parameters"])
         if cheapest is not leader and cheapest["seconds_train"] < 0.5 * leader["seconds_train"]:
             parts.append(f"of these {cheapest['model']} was fitted in the least time")
         elif smallest is not leader and smallest["parameters"] < 0.5 * leader["parameters"]:
             parts.append(f"of these {smallest['model']} has the fewest parameters")
-    if told:
-        nearest = min(told, key=lambda row: abs(row.difference))
+    if of[State.UNDECIDED]:
+        parts.append(f"it is not decided whether it is better than {_named(of[State.UNDECIDED])}")
+    if of[State.WORSE]:
+        nearest = min(of[State.WORSE], key=lambda cell: abs(cell["to_best"]))
         parts.append(
-            f"it is better than {len(told)} other{'s' * (len(told) > 1)} beyond chance, than {nearest.model} by "
-            f"{number(abs(nearest.difference))}"
+            f"it is better than {_named(of[State.WORSE])}, significantly and by more than the margin "
+            f"(than {nearest['model']} by {number(abs(nearest['to_best']))})"
         )
-    return f"How sure: {'; '.join(parts) or 'there is no other model to compare it with'}."
+    note = f" {RISING}: fits that were still improving when their time was spent." if any(map(rising, whole)) else ""
+    return f"How sure: {'; '.join(parts) or 'there is no other model to compare it with'}.{note}"
+
+
+def _named(cells: Sequence[Cell]) -> str:
+    return ", ".join(f"{cell['model']}{rising(cell)}" for cell in cells)
+
+
+def _verb(cells: Sequence[Cell]) -> str:
+    return "is" if len(cells) == 1 else "are"
 
 
 def _limits(study: Study) -> Iterator[str]:
