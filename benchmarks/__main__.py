@@ -223,7 +223,12 @@ def compare(
     group: Annotated[str | None, typer.Option(help="the column whose equal values must stay in one split")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="a column that is no input; may be repeated")] = None,
     minutes: Annotated[float, typer.Option(help="for all of it")] = 10.0,
-    models: Annotated[str | None, typer.Option(help="these models, separated by commas; default: ten")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="these models, separated by commas; default: networks and simple models that fit the question"
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
     device: OnDevice = Device.AUTO,
     results: Results = RESULTS,

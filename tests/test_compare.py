@@ -14,17 +14,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as arrow
 import pytest
+import yaml
 from bad_files import BAD, conll, npz, table
 
 from benchmarks import __main__ as command_line
 from benchmarks.experiment import prepare
 from benchmarks.figures import trial_figures
 from benchmarks.suite import load
-from benchmarks.tasks.bundled import package_file
+from benchmarks.tasks import registry as registry_of_tasks
 from benchmarks.your_data import comparing
-from benchmarks.your_data.comparing import Asked, default_models, look
+from benchmarks.your_data.comparing import MODELS, Asked, look
 from benchmarks.your_data.reading import Roles
 from benchmarks.your_data.recording import BadInput
+from models import registry
 from models.names import UnknownName
 
 HOSTILE = "<script>alert('x')</script> $\\frac{ {{x}} ../../é😀\n\"&amp;"
@@ -153,7 +155,9 @@ def test_each_kind_of_file_ends_in_results_for_every_model_that_can_do_it(what: 
     suite = tmp_path / "suite.yaml"
     suite.write_text(plan.content)
     trials = load(str(suite)).trials(seeds=1, device="cpu")
-    assert [trial.model for trial in trials] == list(default_models()) and len(trials) == 10
+    task = registry_of_tasks.task(trials[0].task, trials[0].task_parameters)
+    able = [name for name in MODELS if registry.entry(name).refuses(task.input, task.target, task.causal) is None]
+    assert [trial.model for trial in trials] == able and {"gru", "floor"} <= set(able)
     assert all(trial.fit["seconds"] >= 2 for trial in trials)
     for trial in trials:
         if trial.model not in ("gru", "hmm", "floor"):
@@ -269,5 +273,15 @@ def test_a_comparison_ends_in_a_report_with_a_recommendation(tmp_path: Path) -> 
     assert len(files) == 6 and [file.stat().st_mtime_ns for file in files] == times
 
 
-def test_default_models_are_those_of_the_default_suite() -> None:
-    assert package_file("aeon", "datasets").exists() and len(default_models()) == 10
+def test_the_simple_models_that_fit_a_question_are_compared_unasked(tmp_path: Path) -> None:
+    expected = {
+        "classification": {"linear", "boosted_trees", "minirocket", "nearest_neighbour", "hmm"},
+        "one series": {"linear", "boosted_trees", "seasonal_naive", "exponential_smoothing", "arima"},
+        "next symbol": {"ngram"},
+    }
+    for what, names in expected.items():
+        name, data, asked, _ = GOOD[what]
+        (tmp_path / name).write_bytes(data)
+        compared = set(yaml.safe_load(look(tmp_path / name, asked).content)["grids"][0]["models"])
+        assert names <= compared, what
+        assert ("arima" in compared) == (what == "one series")

@@ -1,4 +1,4 @@
-"""What is recommended follows from the numbers: the best, who is not told from it, or nobody."""
+"""What is recommended follows from the numbers: the best model, those that are undecided, or none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from bad_files import table
+from synthetic_runs import trials, write_run
+from test_report import study_of
 
 from benchmarks import tables
 from benchmarks.report_sections import Study
@@ -48,7 +50,7 @@ def test_the_best_is_recommended_with_those_that_are_not_told_from_it(study) -> 
         lines[0].startswith("Recommendation: gru. accuracy 0.91")
         and "always giving the same answer has 0.5" in lines[0]
     )
-    assert "do not tell it from lstm" in lines[1] and "than rnn by 0.2" in lines[1]
+    assert "not decided whether it is better than lstm" in lines[1] and "than rnn by 0.2" in lines[1]
     assert "11,500 parameters" in lines[2] and "The test split holds 2 sequences" in lines[3]
 
 
@@ -61,3 +63,56 @@ def test_a_model_with_a_missing_seed_is_not_considered(study) -> None:
     lines = recommendation(study({"gru": (0.99, 0.99), "lstm": (0.8, 0.81, 0.82), **FLOOR}))
     assert lines[0].startswith("Recommendation: lstm") and "Not every seed of gru finished" in lines[-1]
     assert recommendation(study({"gru": (0.99,), **FLOOR}))[0].startswith("Recommendation: none. No model has finished")
+
+
+def told(results: Path, skills: dict[str, tuple[float, float, float]], **changes: object) -> list[str]:
+    planned = trials(tuple(skills), ("recall",), 3)
+    for trial in planned:
+        write_run(results, trial, skills[trial.model][trial.seed], **changes)
+    return recommendation(study_of(results, planned))
+
+
+def level(skill: float) -> tuple[float, float, float]:
+    return skill, skill, skill
+
+
+def test_the_first_sentence_names_the_best_simple_rival_even_where_it_loses(tmp_path: Path) -> None:
+    skills = {
+        "gru": level(0.9),
+        "lstm": level(0.5),
+        "hmm": level(0.2),
+        "boosted_trees": level(0.6),
+        "floor": level(0.0),
+    }
+    first, sure, *_ = told(tmp_path, skills)
+    assert first.startswith("Recommendation: gru. ")
+    assert "the best simple model, boosted_trees, has 0.435" in first
+    assert (
+        "it is better than lstm, hmm, boosted_trees, significantly and by more than the margin (than boosted_trees"
+        in sure
+    )
+
+
+def test_where_a_simple_model_leads_the_best_network_is_named(tmp_path: Path) -> None:
+    first, *_ = told(tmp_path, {"gru": level(0.5), "boosted_trees": level(0.9), "floor": level(0.0)})
+    assert first.startswith("Recommendation: boosted_trees. ") and "the best network, gru, has 0.354" in first
+
+
+def test_undecided_models_are_no_losers_and_cheaper_is_said_only_of_equals(tmp_path: Path) -> None:
+    skills = {"gru": level(0.9), "lstm": (0.7, 0.95, 0.85), "hmm": level(0.9), "floor": level(0.0)}
+    first, sure, *_ = told(tmp_path, skills)
+    assert "Recommendation: gru" in first and "hmm is practically equal to it" in sure
+    assert "it is not decided whether it is better than lstm" in sure
+
+
+def test_fits_that_were_still_improving_are_flagged_wherever_they_are_named(tmp_path: Path) -> None:
+    skills = {"gru": level(0.9), "lstm": level(0.5), "floor": level(0.0)}
+    first, sure, *_ = told(tmp_path, skills, still_improving=True)
+    assert first.startswith("Recommendation: gru ↗. ") and "lstm ↗" in sure
+    assert "↗: fits that were still improving when their time was spent." in sure
+
+
+def test_nothing_is_recommended_that_does_not_significantly_beat_a_constant(tmp_path: Path) -> None:
+    first, *_ = told(tmp_path, {"gru": (0.0, 0.1, -0.05), "floor": level(0.0)})
+    assert first.startswith("Recommendation: none of these models.")
+    assert "it does not significantly beat a constant prediction" in first

@@ -23,7 +23,6 @@ import yaml
 from benchmarks.execution.supervisor import cores, workers_for
 from benchmarks.records import write_atomically
 from benchmarks.running import RESULTS, Options, complete
-from benchmarks.suite import load
 from benchmarks.tasks.your_data import YourData, recorded
 from benchmarks.trial import resolve_device
 from benchmarks.your_data.kinds import question
@@ -31,6 +30,13 @@ from benchmarks.your_data.reading import Roles, Source, locate, sequence_numbers
 from benchmarks.your_data.recording import Recording, bad, counted, listed, one_line
 from models import registry
 
+MODELS = (
+    *("rnn", "lstm", "gru", "bilstm", "deep_lstm", "feed_forward", "fcn", "tcn", "transformer", "hmm"),
+    *("linear", "boosted_trees", "minirocket", "nearest_neighbour"),
+    *("seasonal_naive", "exponential_smoothing", "arima", "ngram", "frequent_tag", "floor"),
+)
+"""What is compared unless a person names models: those of the default suite and the simple ones of every kind of question, less
+those that refuse the question."""
 BUDGET = 11_500
 SEEDS = 3
 STEPS = 1_000_000
@@ -47,8 +53,8 @@ LEAST_S = 2.0
 
 @dataclass(frozen=True)
 class Asked:
-    """How the file shall be read and compared. models: by name; None: those of the default suite. minutes: in all. workers:
-    trials at a time; None: one per core."""
+    """How the file shall be read and compared. models: by name; None: those of `MODELS` that can do what is asked. minutes: in
+    all. workers: trials at a time; None: one per core."""
 
     roles: Roles
     kind: str = "auto"
@@ -150,7 +156,7 @@ def look(file: str | Path, asked: Asked) -> Plan:
         horizon=found.horizon,
         causal=asked.causal or found.kind == "next_symbol",
     )
-    names = asked.models or default_models()
+    names = asked.models or tuple(name for name in MODELS if _refusal(name, task) is None)
     seconds, n_trials = _seconds_per_fit(source, task, names, asked)
     parameters = {
         name: value for name, value in asdict(task).items() if value != YourData.__dataclass_fields__[name].default
@@ -175,15 +181,13 @@ def look(file: str | Path, asked: Asked) -> Plan:
     return Plan(name, header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120), (*told, time))
 
 
-def default_models() -> tuple[str, ...]:
-    """Those of the default suite."""
-    return tuple(choice.name for choice in load("default").grids[0].models)
+def _refusal(name: str, task: YourData) -> str | None:
+    return registry.entry(name).refuses(task.input, task.target, task.causal)
 
 
 def _seconds_per_fit(source: Source, task: YourData, names: Sequence[str], asked: Asked) -> tuple[float, int]:
     """The same time for every fit, such that all trials end in time; and the number of trials that will run."""
-    entries = [registry.entry(name) for name in names]
-    able = [entry for entry in entries if entry.refuses(task.input, task.target, task.causal) is None]
+    able = [name for name in names if _refusal(name, task) is None]
     n_trials = SEEDS * len(able)
     if not n_trials:
         raise bad(source.name, f"none of {listed(names)} can do this")
