@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -18,13 +18,14 @@ from benchmarks.figures.drawing import Style, seeds_text, styles
 from benchmarks.figures.report_figures import Curves, read_curves
 from benchmarks.overall import Field
 from benchmarks.records import Status
+from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import t_interval
 from benchmarks.tables import number, signed
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
 from benchmarks.trial import Trial
 from benchmarks.tuned import Tuning
-from benchmarks.verdicts import SURE, Estimate, State, difference
+from benchmarks.verdicts import SURE, Estimate, State, difference, simulated_coverage
 from models import registry as models
 
 
@@ -289,7 +290,20 @@ def difference_table(study: Study) -> Html:
         rows.append(line)
     heads = [f"{task}: minus {leaders.get(task, 'the best')}" for task in tasks_shown]
     seeds = f"n = {most} seeds where no other number is given." if most > 1 else "One seed: no uncertainty."
-    return Html(table(["model", *heads], rows).text + paragraphs([seeds]).text)
+    return Html(table(["model", *heads], rows).text + paragraphs([seeds, *_coverage(study)]).text)
+
+
+def _coverage(study: Study) -> Iterator[str]:
+    """What the intervals of differences are worth."""
+    standings = tables.standings(study.frame).values()
+    apart = [each for of in standings for _, each in of.values() if each.n > 1 and each.half > 0]
+    if apart:
+        generator = numpy_generator("coverage of differences")
+        found = ", ".join(f"{simulated_coverage(apart, n, generator):.1%} at n = {n}" for n in (3, 5, 10))
+        yield (
+            "Simulated with the deviations over seeds and test sequences of this table, a 95 % interval covers the true "
+            f"difference in {found}."
+        )
 
 
 def _to_best(row: Mapping[str, Any], leads: bool, most: int) -> str:

@@ -25,6 +25,8 @@ from benchmarks.terms import Terms, standard_error
 
 SURE = 0.95
 """The probability at which models count as practically equal, and the confidence of every interval."""
+_NORMAL = 1.959963984540054
+"""The normal quantile of that confidence."""
 _NODES = 401
 """Quantiles of a normal distribution over which a probability is averaged: it is then right to three digits."""
 
@@ -70,7 +72,7 @@ class Estimate(NamedTuple):
     @property
     def sequence_half(self) -> float:
         """Half of the 95 % normal interval over test sequences; 0 where it is unknown."""
-        return 0.0 if math.isnan(self.sequences) else 1.959963984540054 * self.sequences
+        return 0.0 if math.isnan(self.sequences) else _NORMAL * self.sequences
 
     @property
     def half(self) -> float:
@@ -163,6 +165,22 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         n=n,
         degrees=total**2 / weights if weights else n - 1,
     )
+
+
+def simulated_coverage(
+    differences: Sequence[Estimate], n_seeds: int, generator: np.random.Generator, n_studies: int = 10_000
+) -> float:
+    """How often the 95 % interval of a difference covers the truth over so many seeds, where the deviations over seeds and test
+    sequences are those of ``differences``, drawn at random. Raises ValueError without any."""
+    known = [(each.seeds * math.sqrt(each.n), each.sequences) for each in differences if each.n > 1]
+    if not known:
+        raise ValueError("no difference between models with two seeds or more")
+    drawn = np.nan_to_num(np.array(known)[generator.integers(0, len(known), n_studies)])  # (R, 2)
+    seeds, sequences = drawn[:, 0] / math.sqrt(n_seeds), drawn[:, 1]
+    error = generator.normal(size=n_studies) * np.hypot(seeds, sequences)
+    found = seeds * np.sqrt(generator.chisquare(n_seeds - 1, n_studies) / (n_seeds - 1))  # as n_seeds would show it
+    half = np.hypot(_t_quantile(n_seeds - 1) * found, _NORMAL * sequences)
+    return float(np.mean(np.abs(error) <= half))
 
 
 def states(models: Mapping[str, Scores], direction: str, margin: float) -> dict[str, tuple[State, Estimate]]:
