@@ -229,7 +229,7 @@ def headline(field: Field) -> str:
     """The one sentence over all tasks."""
     if not field.is_comparable:
         return "Fewer than two models did at least two scored tasks: nothing is said over tasks."
-    first, *others = field.candidates
+    first = field.candidates[0]
     unit = f"of the way from floor to ceiling or reference, mean over {len(field.tasks)} tasks"
     if field.n_seeds < 2:
         return (
@@ -237,17 +237,18 @@ def headline(field: Field) -> str:
             f"best model of each task, {field.losses[first].mean:.2f} {unit}."
         )
     losses = {model: field.losses[model] for model in field.candidates}
-    named = [f"{field.name(model)} ({loss.mean:.2f} ± {loss.half:.2f})" for model, loss in losses.items()]
+    leader, *named = (f"{field.name(model)} ({loss.mean:.2f} ± {loss.half:.2f})" for model, loss in losses.items())
+    scale = f" Losses: parts {unit}, ± half of the 95 % interval over seeds and test sequences."
     flag = f" {RISING}: some of its fits were still improving." if any(map(field.rising.get, losses)) else ""
-    if not others:
+    if not named:
         return (
-            f"Over all tasks {named[0]} has the smallest expected loss to the best model of each task, {unit}; every other "
-            f"model that did all tasks loses significantly more.{flag}"
+            f"Over all tasks {leader} has the smallest expected loss to the best model of each task; every other model that "
+            f"did all tasks loses significantly more.{scale}{flag}"
         )
     more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
     return (
-        f"Undecided over all tasks: {', '.join(named[:LISTED])}{more} do not differ significantly in the expected loss to the "
-        f"best model of each task ({unit}, ± half of the 95 % interval over seeds and test sequences).{flag}"
+        f"Undecided over all tasks: {leader} has the smallest expected loss to the best model of each task, but not "
+        f"significantly smaller than {', '.join(named[:LISTED])}{more}.{scale}{flag}"
     )
 
 
