@@ -233,6 +233,8 @@ def test_in_the_project_itself_comments_and_a_renamed_module_change_no_digest_an
     here = [provenance.code_digest(*pair) for pair in PAIRS]
     for path in copy.rglob("*.py"):
         path.write_text(f"# Reviewed.\n{path.read_text()}\n# The end.\n")
+    registry = copy / "models" / "registry.py"
+    registry.write_text(registry.read_text() + "ADDED = 1\n")  # as a new model is
     (copy / "benchmarks" / "fitting.py").rename(copy / "benchmarks" / "a_loop.py")
     substitute(copy, r"\bbenchmarks\.fitting\b", "benchmarks.a_loop")
     substitute(copy, r"(from benchmarks import [^\n]*)\bfitting\b", r"\1a_loop")
