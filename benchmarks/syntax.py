@@ -79,8 +79,7 @@ class _Writer:
         return own, [alias for alias in node.names if alias not in own]
 
     def write(self, node: object) -> None:
-        """Class and fields of a node, those of its parts in turn. Fields that are empty are left out: versions of Python differ
-        in which there are."""
+        """Class and fields of a node, its parts in turn. Empty fields are left out: not every version of Python has them."""
         if isinstance(node, list):
             self.parts.append("[")
             for item in node:
@@ -105,6 +104,8 @@ class _Writer:
         """A field without the statements that do nothing and the imports that are in `modules` and `objects`."""
         if isinstance(node, ast.Import):
             return self._split(node)[1]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some of them with an empty string
+            return [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
         if isinstance(value, list):
             return [item for item in value if not self._is_left_out(item)]
         return value

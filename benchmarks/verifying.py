@@ -91,7 +91,7 @@ def render(found: Sequence[Finding]) -> Group:
     changed after a verdict."""
     table = Table(show_lines=True)
     for title in ("what", "published", "ours", "declared", "first verdict", "verdict"):
-        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced"), overflow="fold")
+        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced*"), overflow="fold")
     notes: dict[str, int] = {}
     for finding in found:
         claim = finding.claim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from benchmarks import provenance
 from benchmarks.syntax import read
+from models import registry
 
 FILES = {
     "__init__.py": '"""A package."""\n',
@@ -202,6 +205,60 @@ def test_a_bare_string_does_nothing_and_any_other_string_counts() -> None:
     assert digest_of('"""Only words."""') == digest_of("# only words") == digest_of("") == ""
     assert digest_of("f('a')") != digest_of("f('b')")
     assert digest_of("f(1)") != digest_of("f(True)") != digest_of("f(1.0)") != digest_of("f(None)")
+
+
+EVERY_KIND = '''"""Text."""
+from __future__ import annotations
+import math
+from benchmarks import fitting
+from benchmarks.metrics import Metric as M
+
+
+@property
+async def f(x: int, /, *y, z=(1, 2.5, None, ..., b"a", "ä", True, 3j), **w) -> str:
+    """Text."""
+    async with x as y, z:
+        yield f"{x!r:>{w}}" f"{{{y}}} {z=}" "end"
+    match x:
+        case [1, *rest] | {"a": str()} if rest:
+            return fitting.fit(lambda n=-1: [n for n in x if n] if False else M[1:2, ...])
+
+
+type_ = {**w, "a": 2} if (n := 2) else not x[-1] @ 3
+'''
+
+
+def test_versions_of_python_agree_on_the_digest() -> None:
+    """By a digest that 3.11, 3.12 and 3.13 gave alike: their syntax trees differ in f-strings and in empty fields."""
+    code = read(EVERY_KIND, "", {"benchmarks", "benchmarks.fitting", "benchmarks.metrics"}.__contains__)
+    assert code.digest == "d76ad40f1b6df6edcf7e1c346f7aa79313e2e9047b68c6be849e4e69360b8e02"
+    assert code.uses == ("benchmarks.fitting", "benchmarks.metrics")
+
+
+def test_a_plug_in_s_own_modules_count_whatever_they_say_in_comments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest_of(helper: str) -> str:
+        package = next(NAMES)
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(f'"""The package {package}."""\n')
+        (tmp_path / package / "helper.py").write_text(helper)
+        source = (
+            f"from {package}.helper import RATE\nfrom models.floors import *\n\n\ndef build(*_):\n    return RATE\n"
+        )
+        (tmp_path / package / "model.py").write_text(source)
+        build = importlib.import_module(f"{package}.model").build
+        entry = replace(registry.entry("lstm"), name=package, build=build)
+        monkeypatch.setattr(registry, "ENTRIES", [*registry.ENTRIES, entry])
+        registry.entries.cache_clear()
+        return provenance.code_digest("adding", package)
+
+    before = digest_of("RATE = 0.5\n")
+    assert digest_of('"""Of the model."""\n\nRATE = 0.5  # by hand\n') == before != digest_of("RATE = 0.25\n")
+    monkeypatch.undo()
+    registry.entries.cache_clear()
 
 
 PAIRS = (("adding", "lstm", "quality"), ("co2", "hmm", "tuning"), ("japanese_vowels", "fcn", "timing"))

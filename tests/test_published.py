@@ -255,6 +255,7 @@ def test_the_command_shows_the_verdicts_writes_them_down_and_ends_by_them(
     shown, page = capsys.readouterr().out, (tmp_path / verifying.PAGE).read_text()
     for text in (shown, page):
         assert verdict in text and "Fawaz et al. 2019" in text and "steps of adam" in text
+        assert "reproduced*" in text and "0.923" in text and "changed after a verdict had been seen" in text
 
 
 def test_a_failed_trial_is_named_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
