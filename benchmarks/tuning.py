@@ -222,7 +222,7 @@ def _made(under_way: Sequence[Study]) -> Tuning:
         suite=under_way[0].suite.name,
         trials=under_way[0].n_trials,
         seed=under_way[0].default.seed,
-        sampler=f"TPE of optuna {version('optuna')}, the first {BATCH} at random",
+        sampler=f"TPE of optuna {version('optuna')} after {BATCH - 1} random trials",
         torch=version("torch"),
         machine=_machine(under_way[0].default.device),
         studies=(),

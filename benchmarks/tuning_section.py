@@ -70,7 +70,9 @@ def _told(found: Tuning) -> str:
     return (
         f"Each model got {found.trials} trials on each task, its default configuration first, by {found.sampler} over the "
         f"search space that the model declares, with seed {found.seed}, on validation alone{commit}; torch {found.torch}, "
-        f"{found.machine}. Of equal metrics on validation the lower loss wins, and of equal losses the default."
+        f"{found.machine}."
+        + " Of equal metrics on validation the lower loss won."
+        * any(each.losses for each in found.studies)
     )
 
 
