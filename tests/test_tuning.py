@@ -309,6 +309,9 @@ def test_a_study_says_how_much_of_its_validation_data_the_suite_trains_or_select
     assert {each.task: each.shared for each in found.studies} == {"adding": 0.0, "japanese_vowels": 1.0, "co2": 1.0}
     told = tuning_section._draws(found)
     assert "co2 100%" in told and "none on adding" in told
+    older = replace(found, studies=tuple(replace(each, losses=(), shared=None) for each in found.studies))
+    assert not tuning_section._draws(older)
+    assert [("the lower loss won" in tuning_section._told(each)) for each in (found, older)] == [True, False]
 
 
 def test_what_the_suite_writes_for_a_model_is_not_tuned_and_what_it_writes_for_all_is(tmp_path: Path) -> None:
