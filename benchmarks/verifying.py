@@ -28,8 +28,8 @@ PAGE_WIDTH = 150
 COLOURS = {"reproduced": "green", "fails as published": "yellow", "not reproduced": "red", "not run": "dim"}
 CAPTION = (
     "Published: (standard deviation over runs); ° second-hand, quoted by others and not read in the paper. Ours: mean over "
-    "seeds ± half of the 95 % t interval; floor: a constant answer. First verdict: of the first run that was kept; * settings "
-    "were changed after it had been seen."
+    "seeds ± half of the 95 % t interval; floor: a constant answer. First: the verdict on the first run that was kept; * "
+    "settings were changed after it had been seen."
 )
 SIGNS = {"higher": "≥", "lower": "≤"}
 
@@ -90,15 +90,15 @@ def render(found: Sequence[Finding]) -> Group:
     """For a rich console: a row per claim, then what is different in ours, once for all rows that share it, and what was
     changed after a verdict."""
     table = Table(show_lines=True)
-    for title in ("what", "published", "ours", "declared", "first verdict", "verdict"):
-        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced*"), overflow="fold")
+    for title in ("what", "published", "ours", "declared", "verdict"):
+        table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced"), overflow="fold")
     notes: dict[str, int] = {}
     for finding in found:
         claim = finding.claim
         note = notes.setdefault(_note(finding), len(notes) + 1)
-        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, f"see {note}")))
+        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, _first(claim), f"see {note}")))
         what = "\n".join(filter(None, (claim.task, claim.variant, f"{claim.model}, {claim.metric}")))
-        row = (what, _published(claim), _ours(finding), _declared(claim), _first(claim))
+        row = (what, _published(claim), _ours(finding), _declared(claim))
         table.add_row(*map(Text, row), Text(verdict, COLOURS[finding.verdict]))
     numbered = (Text(f"{i}. {note}") for note, i in notes.items())
     changes = (Text(line) for line in _changes([finding.claim for finding in found]))
@@ -117,23 +117,26 @@ def _total(found: Sequence[Finding]) -> str:
 
 
 def _first(claim: Claim) -> str:
-    """The verdict on the first run that was kept."""
-    mark = "*" if claim.changed else ""
-    return "\n".join(filter(None, (f"{claim.first_verdict or '–'}{mark}", claim.first)))
+    """The verdict on the first run that was kept, and its value."""
+    if not claim.first_verdict:
+        return "first not kept *" if claim.changed else ""
+    value = f" {claim.first}" if claim.first else ""
+    return f"first{value}: {claim.first_verdict}{' *' if claim.changed else ''}"
 
 
 def _changes(of: Sequence[Claim]) -> list[str]:
-    """A line per suite: whether settings were changed after a verdict had been seen, and which."""
+    """A line per suite and its tasks: whether settings were changed after a verdict had been seen, and which."""
     lines = []
     for suite in dict.fromkeys(claim.suite for claim in of):
         claims = [claim for claim in of if claim.suite == suite]
+        named = f"{suite} ({', '.join(dict.fromkeys(claim.task for claim in claims))})"
         changed = [f"{claim.model} on {claim.title}, {claim.changed}" for claim in claims if claim.changed]
         if changed:
-            lines.append(f"* {suite}, changed after a verdict had been seen: {'. '.join(changed)}.")
+            lines.append(f"* {named}: changed after a verdict had been seen: {'. '.join(changed)}.")
         elif any(claim.first_verdict for claim in claims):
-            lines.append(f"{suite}: nothing was changed after a verdict had been seen.")
+            lines.append(f"{named}: nothing was changed after a verdict had been seen.")
         else:
-            lines.append(f"{suite}: no run has been kept.")
+            lines.append(f"{named}: no run has been kept.")
     return lines
 
 
@@ -154,7 +157,7 @@ def _ours(finding: Finding) -> str:
     mean, low, high = finding.ours
     half = "" if math.isnan(low) else f" ± {(high - low) / 2:.2g}"
     floor = "" if finding.floor is None else f"\nfloor {number(finding.floor)}"
-    return f"{number(mean)}{half}\nbest {number(finding.best)}, n = {finding.n}{floor}"
+    return f"{number(mean)}{half}\nbest {number(finding.best)}\nn = {finding.n}{floor}"
 
 
 def _declared(claim: Claim) -> str:

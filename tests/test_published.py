@@ -187,13 +187,12 @@ def test_the_first_verdict_and_what_was_changed_after_it_stand_beside_the_last()
     changed = replace(CLAIM, first_verdict="not reproduced", first="0.871", changed="more steps")
     plain = replace(CLAIM, suite="paper-splice", first_verdict="reproduced", first="0.935")
     shown = text_of([judge(claim, "higher", [with_floor(0.9, 0.5)] * 2) for claim in (changed, plain)])
-    assert "not reproduced*" in shown and "0.871" in shown and "0.935" in shown
-    assert (
-        "* paper-japanese-vowels, changed after a verdict had been seen: fcn on japanese_vowels, more steps." in shown
-    )
-    assert "paper-splice: nothing was changed after a verdict had been seen." in shown
+    assert "first 0.871: not reproduced *" in shown and "first 0.935: reproduced" in shown
+    told = "changed after a verdict had been seen: fcn on japanese_vowels, more steps."
+    assert f"* paper-japanese-vowels (japanese_vowels): {told}" in shown
+    assert "paper-splice (japanese_vowels): nothing was changed after a verdict had been seen." in shown
     never = [judge(replace(CLAIM, suite="paper-gpu"), "higher", [None])]
-    assert "paper-gpu: no run has been kept." in text_of(never)
+    assert "paper-gpu (japanese_vowels): no run has been kept." in text_of(never)
 
 
 @pytest.mark.parametrize("name", OWN_SUITES)
@@ -255,7 +254,7 @@ def test_the_command_shows_the_verdicts_writes_them_down_and_ends_by_them(
     shown, page = capsys.readouterr().out, (tmp_path / verifying.PAGE).read_text()
     for text in (shown, page):
         assert verdict in text and "Fawaz et al. 2019" in text and "steps of adam" in text
-        assert "reproduced*" in text and "0.923" in text and "changed after a verdict had been seen" in text
+        assert "first" in text and "0.923:" in text and "changed after a verdict" in text
 
 
 def test_a_failed_trial_is_named_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
