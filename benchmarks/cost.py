@@ -179,6 +179,7 @@ class CostTrial:
             inference=time_steps([self._inference(self.answered)], timing.n_warmup, timing.n_repeats, device),
             inference_batch=len(self.answered),
             inference_length=self.answered.inputs.shape[1],
+            inference_steps=int(self.answered.lengths.sum()),
             streaming_step=self._time_streaming() if predictor.causal else None,
             training_memory=training_memory,
             inference_memory=inference_memory,

@@ -51,7 +51,7 @@ def by_shape(study: Study) -> Html:
 
 _COST_COLUMNS = (
     *("model", "processes", "training step, ms", "times the fastest", "whole fit, s", "evaluation, ms", "sequences/s"),
-    *("steps/s", "streaming step, µs", "its p99, µs", "training step, MB added", "inference, MB added"),
+    *("valid steps/s", "streaming step, µs", "its p99, µs", "training step, MB added", "inference, MB added"),
     *("MFLOPs of a training step", "of the matrix rate", "noise, in how many processes"),
 )
 
@@ -59,9 +59,10 @@ _COST_COLUMNS = (
 def _shape(cells: pd.DataFrame) -> str:
     """What one step and one pass of a table's rows are."""
     first = cells.iloc[0]
+    valid = f", {count(first['inference_steps'])} steps without padding" if _known(first["inference_steps"]) else ""
     return (
-        f"A training step is over {count(first['batch_size'])} sequences of {count(first['length'])} steps, inference over "
-        f"{count(first['inference_batch'])} of {count(first['inference_length'])}. Making the data takes "
+        f"A training step is over {count(first['batch_size'])} sequences, padded to {count(first['length'])} steps, inference "
+        f"over {count(first['inference_batch'])}, padded to {count(first['inference_length'])}{valid}. Making the data takes "
         f"{cells['data_s'].median():.2g} s, building the median model {cells['build_s'].median():.2g} s."
     )
 

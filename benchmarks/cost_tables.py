@@ -43,7 +43,8 @@ TIMED = {
     "matrix_share": "share",
 }
 """What differs from process to process, and its unit."""
-COUNTED = ("batch_size", "length", "inference_batch", "inference_length", "parameters", "weight_bytes", "state_bytes")
+SHAPED = ("batch_size", "length", "inference_batch", "inference_length", "inference_steps")
+COUNTED = (*SHAPED, "parameters", "weight_bytes", "state_bytes")
 SHAPE = ("task", "model", "family", "machine")
 
 
@@ -115,7 +116,7 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "training_memory_mb": peak_mb(cost.training_memory),
         "inference_memory_mb": peak_mb(cost.inference_memory),
         "matrix_share": cost.matrix_share,
-        **{name: getattr(cost, name) for name in COUNTED[:4]},
+        **{name: getattr(cost, name) for name in SHAPED},
         **{"parameters": result.parameters["backbone"], "weight_bytes": result.weight_bytes},
         **{"state_bytes": result.state_bytes, "training_flops": cost.training_flops},
         **{"noise": cost.noise, "sweep": [asdict(row) for row in cost.sweep], "sweep_note": cost.sweep_note},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import datasets
 from benchmarks.machine import processor
+from benchmarks.syntax import Code, read
 from benchmarks.tasks import registry as tasks
 from models import registry as models
 
@@ -58,19 +59,30 @@ def notebook(mode: str) -> Path:
 @cache
 def code_digest(task: str, model: str, mode: str = "quality") -> str:
     """sha256 over the model's and the task's modules with what they import from the project, the fit and evaluation, the
-    experiment, the notebook, and what says which data files the task reads. The registries are left out: adding a model makes
-    no other model's results stale."""
+    experiment, the code cells of the notebook, and what says which data files the task reads.
+
+    The registries are left out: adding a model makes no other model's results stale. Of a file only what can change a result
+    counts, see `benchmarks.syntax`.
+    """
     roots = [models.entry(model).build.__module__, tasks.BY_NAME[task].__module__, *SHARED_CODE]
+    packages = frozenset({"models", "benchmarks", *(root.split(".")[0] for root in roots)})
     reached: set[str] = set()
     for root in roots:
-        _reach(root, frozenset({"models", "benchmarks", root.split(".")[0]}), reached)
-    made_by = b"".join(_content(_source(f"benchmarks.{name}")) for name in MADE_BY[mode])
-    digest = hashlib.sha256(notebook(mode).read_bytes() + made_by)
-    for name in sorted(reached):
-        digest.update(name.encode() + b"\0" + _content(_source(name)))
-    for line in _data(task, reached):
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+        _reach(root, packages, reached)
+    also = [f"benchmarks.{name}" for name in MADE_BY[mode]]
+    files = {name: _code(name, packages) for name in (*reached, *also)} | {"": _notebook_code(mode)}
+    return hashlib.sha256("\n".join([*digests(files), *_data(task, reached)]).encode()).hexdigest()
+
+
+def digests(files: Mapping[str, Code]) -> list[str]:
+    """A line for each file that does something, in an order that does not depend on the files' names. files: module → code. A
+    line also has the digests of the modules that the file uses: to import the same name from another module is a change."""
+    lines = {
+        " ".join([code.digest, *(files[name].digest for name in code.uses if name in files)])
+        for code in files.values()
+        if code.digest
+    }
+    return sorted(lines)
 
 
 def _data(task: str, reached: set[str]) -> Iterator[str]:
@@ -82,31 +94,31 @@ def _data(task: str, reached: set[str]) -> Iterator[str]:
         yield from (f"{package} {version(package)}" for package in datasets.CARRIERS)
 
 
-@cache
-def _content(source: Path) -> bytes:
-    """As `code_digest`, once per process: the models and tasks of a suite share most of their modules."""
-    return source.read_bytes()
-
-
 def _reach(module: str, packages: frozenset[str], reached: set[str]) -> None:
     """Adds ``module`` and, through its import statements, every module of ``packages`` that it needs."""
     if module in reached:
         return
     reached.add(module)
-    for name in _imports(module, packages):
+    for name in _code(module, packages).imports:
         _reach(name, packages, reached)
 
 
 @cache
-def _imports(module: str, packages: frozenset[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(_source(module).read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), _package(module))
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return frozenset(name for name in found if name.split(".")[0] in packages and _is_module(name))
+def _code(module: str, packages: frozenset[str]) -> Code:
+    """Read once per process: the models and tasks of a suite share most of their modules."""
+    return read(_source(module).read_bytes(), _package(module), lambda name: _is_in(name, packages))
+
+
+@cache
+def _notebook_code(mode: str) -> Code:
+    cells = json.loads(notebook(mode).read_bytes())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return read(source, "", lambda name: _is_in(name, frozenset({"models", "benchmarks"})))
+
+
+def _is_in(name: str, packages: frozenset[str]) -> bool:
+    """Whether a name is that of a module in one of the packages."""
+    return name.split(".")[0] in packages and _is_module(name)
 
 
 @cache

@@ -1,13 +1,15 @@
 """Published results as data, and what it takes to say that ours agree.
 
 results/reference/published.csv has a row for each: what was measured and by whom, which trials of which suite are ours, and
-the rule that decides. The rule and its tolerance stand there before anything is run.
+the rule that decides. The rule and its tolerance stand there before anything is run. A row also has the first verdict, and what
+was changed after it had been seen.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,8 @@ from benchmarks.trial import Device, Trial
 FILE = Path(__file__).resolve().parents[1] / "results" / "reference" / "published.csv"
 
 Text = Annotated[str, MinLen(1)]
-Rule = Literal["mean within", "mean reaches", "best reaches"]
-Verdict = Literal["reproduced", "not reproduced", "not run"]
+Rule = Literal["mean within", "mean reaches", "best reaches", "fails within"]
+Verdict = Literal["reproduced", "fails as published", "not reproduced", "not run"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,11 @@ class Claim:
     suite, task, parameters, model: our trials; parameters are those of the task that tell them apart. metric: its name; value
     and spread, the standard deviation over runs where one was published, are in our unit. rule: ``mean within``, our mean is
     at most tolerance away from value; ``mean reaches`` and ``best reaches``, our mean, or our best run, is at most tolerance
-    worse than value. device: the least that can bear the trials. protocol: theirs. differences: what is otherwise in ours.
-    status: ``verified``, read in the paper or its authors' repository, or ``second-hand``, read where another quotes it.
+    worse than value; ``fails within``, as ``mean within`` for a published failure, which a constant answer matches too. device:
+    the least that can bear the trials. protocol: theirs. differences: what is otherwise in ours. status: ``verified``, read in
+    the paper or its authors' repository, or ``second-hand``, read where another quotes it. first_verdict, first: of the first
+    run, and the value it was about; "" where no run was kept. changed: what is no longer as it was in that run, although a
+    verdict had been seen; "" for nothing.
     """
 
     suite: Text
@@ -58,6 +63,9 @@ class Claim:
     differences: Text
     source: Text
     status: Literal["verified", "second-hand"]
+    first_verdict: Literal["", "reproduced", "fails as published", "not reproduced"] = ""
+    first: str = ""
+    changed: str = ""
 
     @property
     def variant(self) -> str:
@@ -113,7 +121,7 @@ def metric(claim: Claim) -> Metric:
 
 class Finding(NamedTuple):
     """What came of a claim. ours, best: over the n seeds that finished, None where none did. reason: of the verdict, where it
-    does not follow from the numbers. made: how ours came about."""
+    does not follow from the numbers. made: how ours came about. floor: the metric of a constant answer, mean over the seeds."""
 
     claim: Claim
     ours: Interval | None
@@ -122,30 +130,36 @@ class Finding(NamedTuple):
     verdict: Verdict
     reason: str = ""
     made: str = ""
+    floor: float | None = None
 
 
 def judge(claim: Claim, direction: Literal["higher", "lower"], results: Sequence[Result | None]) -> Finding:
     """By the claim's rule, once every seed has ended; None stands for a trial without a result. A failed trial is no
-    reproduction, whatever the others say."""
+    reproduction, whatever the others say; nor is what a constant answer would pass."""
     finished = [result for result in results if result is not None]
-    values = [result.test[claim.metric] for result in finished if result.status is Status.OK]
+    passed = [result for result in finished if result.status is Status.OK]
+    values = [result.test[claim.metric] for result in passed]
+    floors = [result.floor for result in passed if result.floor is not None and result.primary == claim.metric]
     ours = t_interval(values) if values else None
     best = None if not values else max(values) if direction == "higher" else min(values)
+    floor = statistics.fmean(floors) if floors else None
     failed = [str(result.status) for result in finished if result.status is not Status.OK]
+    reason = ""
+    verdict: Verdict = "not reproduced"
     if failed:
         reason = f"{len(failed)} of {len(results)} trials ended otherwise: {', '.join(dict.fromkeys(failed))}"
-        return Finding(claim, ours, best, len(values), "not reproduced", reason)
-    if len(values) < len(results) or ours is None or best is None:
-        reason = f"{len(values)} of {len(results)} seeds"
-        return Finding(claim, ours, best, len(values), "not run", reason)
-    return Finding(
-        claim, ours, best, len(values), "reproduced" if holds(claim, direction, ours.mean, best) else "not reproduced"
-    )
+    elif len(values) < len(results) or ours is None or best is None:
+        verdict, reason = "not run", f"{len(values)} of {len(results)} seeds"
+    elif holds(claim, direction, ours.mean, best):
+        verdict = "fails as published" if claim.rule == "fails within" else "reproduced"
+        if verdict == "reproduced" and floor is not None and holds(claim, direction, floor, floor):
+            verdict, reason = "not reproduced", "a constant answer passes this rule too"
+    return Finding(claim, ours, best, len(values), verdict, reason, floor=floor)
 
 
 def holds(claim: Claim, direction: Literal["higher", "lower"], mean: float, best: float) -> bool:
     """Whether a mean and a best run are what the claim's rule asks for."""
     value = best if claim.rule == "best reaches" else mean
     worse = claim.value - value if direction == "higher" else value - claim.value
-    distance = abs(worse) if claim.rule == "mean within" else worse
+    distance = abs(worse) if claim.rule in ("mean within", "fails within") else worse
     return distance <= claim.tolerance or math.isclose(distance, claim.tolerance)

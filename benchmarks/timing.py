@@ -230,8 +230,9 @@ class Cost:
     """What a timing trial measured.
 
     batch_size, length: B and padded T of the training step. training_step: None for a model that fits itself. evaluation: of
-    the validation split. inference: of inference_batch sequences of inference_length steps, all the way. streaming_step: one
-    step at batch 1; None for a model that takes whole sequences. training_memory, inference_memory: what one step or pass adds
+    the validation split. inference: of inference_batch sequences padded to inference_length steps; inference_steps: how many
+    steps those sequences have without padding, None where the record is too old to say. streaming_step: one step at batch 1;
+    None for a model that takes whole sequences. training_memory, inference_memory: what one step or pass adds
     to the process, see `benchmarks.profiling`. state_bytes: carried per sequence after so many steps. training_flops: of one
     step, matrix products and convolutions, a multiplication and an addition being two; None as training_step. matrix_rate:
     FLOP/s that a large matrix product reached in the same trial. sweep_note: why the sweep ended before its last length, or
@@ -254,14 +255,16 @@ class Cost:
     sweep: tuple[SweepRow, ...] = ()
     sweep_note: str | None = None
     noise: tuple[str, ...] = ()
+    inference_steps: int | None = None
 
     @property
     def sequences_per_s(self) -> float:
         return self.inference_batch / self.inference.median_s
 
     @property
-    def steps_per_s(self) -> float:
-        return self.sequences_per_s * self.inference_length
+    def steps_per_s(self) -> float | None:
+        """Valid steps: padding is work, but no sequence asked for it."""
+        return None if self.inference_steps is None else self.inference_steps / self.inference.median_s
 
     @property
     def matrix_share(self) -> float | None:

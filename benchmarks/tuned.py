@@ -36,7 +36,9 @@ class Tuned:
     fit are called "fit.FIELD", as in a search space. fields: those that were tuned. changed: what won, where it differs from
     the default configuration; empty where the default won. default, tuned: the primary metric on validation, before and after.
     values: the same of every trial in order, the default first, an equal point as often as it was asked for; None where a
-    trial failed. git_commit: of the checkout that tuned it.
+    trial failed. git_commit: of the checkout that tuned it. losses: the validation loss of each trial, which decides between
+    equal values; empty where it did not. shared: of the validation sequences, the share that the suite's first seed trains or
+    selects on; None where nobody looked.
     """
 
     task: str
@@ -49,6 +51,8 @@ class Tuned:
     tuned: float | None
     values: tuple[float | None, ...]
     git_commit: str | None
+    losses: tuple[float | None, ...] = ()
+    shared: float | None = None
 
     def is_of(self, task: Choice, model: Choice) -> bool:
         written = (task.name, task.written, model.name, model.written)
@@ -65,7 +69,19 @@ class Tuned:
         """What was changed, in words."""
         if self.tuned is None:
             return "nothing: no trial finished"
-        return ", ".join(f"{name}={value}" for name, value in self.changed.items()) or "nothing: the default is best"
+        changed = ", ".join(f"{name}={value}" for name, value in self.changed.items())
+        if self.decisive_losses is not None:
+            changed += "; by the loss, {:.3g} instead of {:.3g}".format(*self.decisive_losses)
+        return changed or "nothing: the default is best"
+
+    @property
+    def decisive_losses(self) -> tuple[float, float] | None:
+        """Of the configuration that won and of the default, on validation, where the loss decided between equal values."""
+        equal = [loss for value, loss in zip(self.values, self.losses, strict=False) if value == self.tuned]
+        known = [loss for loss in equal if loss is not None]
+        if not self.changed or self.default != self.tuned or not known or self.losses[0] is None:
+            return None
+        return min(known), self.losses[0]
 
 
 @dataclass(frozen=True)

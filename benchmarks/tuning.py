@@ -2,8 +2,8 @@
 
 A study, one model on one task, starts from the model's default configuration and asks Optuna's tree-structured Parzen
 estimator (Bergstra et al. 2011, NeurIPS; Akiba et al. 2019, arXiv 1907.10902) for the rest, over the search space that the
-model declares. Its trials are ordinary ones that end with validation. Optuna keeps nothing: a study is rebuilt from the run
-folders by asking with the same seed and telling what they hold, in order, a batch at a time, however many ran side by side.
+model declares. Its trials are ordinary ones that end with validation, and are ordered by the primary metric there, equal ones
+by the loss. Optuna keeps nothing: a study is rebuilt from the run folders, a batch at a time, however many ran side by side.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import optuna
 import typer
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import create_trial
 
 from benchmarks import provenance
 from benchmarks.execution.lock import FolderInUse
 from benchmarks.execution.plan import Plan, plan, refusal
 from benchmarks.parameters import InvalidParameter
-from benchmarks.records import RERUN, Result, Status, read_result, run_folder
+from benchmarks.records import RERUN, Result, Status, read_curve, read_result, run_folder
 from benchmarks.running import INFRASTRUCTURE, Options, Stopped, code_digests, prepare, supervise
 from benchmarks.seeding import seed_for
 from benchmarks.suite import Grid, Suite
@@ -33,9 +34,11 @@ from benchmarks.tuned import Choice, Tuned, Tuning, read
 from models import registry
 from models.contract import Choice as OneOf
 from models.contract import LogRange
+from models.sequences import SequenceBatch
 
 BATCH = 4
-"""Trials of a study that are asked for before the next are told: few enough to learn from, enough to keep cores busy."""
+"""Trials of a study that are asked for before the next are told: few enough to learn from, enough to keep cores busy. Only the
+first batch is random: the sampler's own ten random trials would be most of a budget of sixteen."""
 
 
 class Asked(NamedTuple):
@@ -52,7 +55,8 @@ class Asked(NamedTuple):
 class Study:
     """One model on one task under way. default: its trial as the suite writes it; n_trials: the budget.
 
-    asked: every trial so far, the default first. values: of those told, the primary metric on validation, None for a failure.
+    asked: every trial so far, the default first; points: what was drawn for each. values, losses: of those told, the primary
+    metric and the loss on validation, None for a failure.
     """
 
     suite: Suite
@@ -62,7 +66,9 @@ class Study:
     default: Trial
     n_trials: int
     asked: list[Trial] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,12 +77,6 @@ class Study:
         space = registry.entry(self.model.name).search_space
         self.start = {name: known[name] for name in space if name not in self.model.written}
         self.space = {name: _distribution(self.title, name, space[name], self.start[name]) for name in self.start}
-        seed = seed_for("tuning", self.default.task, self.default.model, self.default.seed) % 2**32
-        self.search = optuna.create_study(
-            direction="maximize" if self.direction == "higher" else "minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed),
-        )
-        self.search.enqueue_trial(self.start)
 
     @property
     def title(self) -> str:
@@ -84,36 +84,60 @@ class Study:
 
     def ask(self) -> list[Trial]:
         """The next trials, at most a batch; as many as are left of the budget."""
+        search = self._search()
         batch = []
         for _ in range(min(BATCH, self.n_trials - len(self.asked))):
-            drawn = self.search.ask(self.space).params
+            drawn = search.ask(self.space).params
             point = {name: self._readable(name, value) for name, value in drawn.items()}
             changed = {name: value for name, value in point.items() if value != self.start[name]}
             trial = self.suite.trial(self.grid, self.task, self.model, self.default.device, changed)
             batch.append(replace(trial, seed=self.default.seed, mode="tuning"))
+            self.points.append(drawn)
             self.changes.append(changed)
         self.asked += batch
         return batch
+
+    def _search(self) -> optuna.Study:
+        """Optuna's study as it is before the next batch. It is told each trial's place, since it makes nothing of a value but
+        its place among the others."""
+        axes = ("tuning", self.default.task, self.default.model, self.default.seed, len(self.values))
+        sampler = optuna.samplers.TPESampler(seed=seed_for(*axes) % 2**32, n_startup_trials=BATCH)
+        search = optuna.create_study(direction="minimize", sampler=sampler)
+        for point, place in zip(self.points, self.places(), strict=True):
+            search.add_trial(create_trial(params=point, distributions=self.space, value=place))
+        if not self.points:
+            search.enqueue_trial(self.start)
+        return search
 
     def _readable(self, name: str, value: Any) -> Any:
         """A number drawn from a range with three digits, so that people can read it and other machines agree."""
         drawn = isinstance(self.space[name], FloatDistribution) and value != self.start[name]
         return float(f"{value:.3g}") if drawn else value
 
-    def tell(self, results: Iterable[Result]) -> None:
-        """The results of the last batch, in order. A failed trial counts as infinitely bad: the sampler keeps away from it."""
-        for result in results:
+    def tell(self, results: Iterable[tuple[Result, float | None]]) -> None:
+        """The results of the last batch, in order, each with the loss of its checkpoint on validation."""
+        for result, loss in results:
             ok = result.status == Status.OK
-            value = float(f"{result.validation[result.primary or '']:.6g}") if ok else None
-            worst = -math.inf if self.direction == "higher" else math.inf
-            self.search.tell(len(self.values), worst if value is None else value)
-            self.values.append(value)
+            self.values.append(_rounded(result.validation[result.primary or ""]) if ok else None)
+            self.losses.append(_rounded(loss) if ok and loss is not None else None)
 
-    def outcome(self) -> Tuned:
-        """The best value on validation; of equal ones the first, so that a tie leaves the default."""
-        sign = 1 if self.direction == "higher" else -1
-        finished = [index for index, value in enumerate(self.values) if value is not None]
-        best = max(finished, key=lambda index: sign * (self.values[index] or 0.0), default=0)
+    def places(self) -> list[int]:
+        """Of each trial told, 0 for the best: by the primary metric, equal ones by the loss; a failure is behind all others."""
+        keys = [self._key(value, loss) for value, loss in zip(self.values, self.losses, strict=True)]
+        order = sorted(set(keys))
+        return [order.index(key) for key in keys]
+
+    def _key(self, value: float | None, loss: float | None) -> tuple[float, float]:
+        """The less, the better."""
+        if value is None:
+            return math.inf, math.inf
+        return -value if self.direction == "higher" else value, math.inf if loss is None else loss
+
+    def outcome(self, shared: float | None = None) -> Tuned:
+        """The best on validation; of equal ones the first, so that a tie in metric and loss leaves the default. shared: as
+        `Tuned` has it."""
+        places = self.places()
+        best = places.index(0)
         return Tuned(
             task=self.task.name,
             task_settings=self.task.written,
@@ -124,8 +148,15 @@ class Study:
             default=self.values[0],
             tuned=self.values[best],
             values=tuple(self.values),
+            losses=tuple(self.losses),
+            shared=shared,
             git_commit=provenance.git_commit(),
         )
+
+
+def _rounded(value: float) -> float:
+    """With six digits, so that the last bits of another machine decide nothing."""
+    return float(f"{value:.6g}")
 
 
 def _distribution(study: str, name: str, space: OneOf | LogRange, default: Any) -> BaseDistribution:
@@ -178,8 +209,9 @@ def tune(under_way: Sequence[Study], options: Options, kept: Sequence[Tuned] = (
         # With those before: what a cluster draws now is held against what it drew then.
         _run(unique(study.asked for study in under_way), options)
         for study, batch in zip(under_way, batches, strict=True):
-            study.tell([_result(trial, options.results) for trial in batch])
-    found = [*kept, *(study.outcome() for study in under_way)]
+            study.tell([_told(_result(trial, options.results), options.results) for trial in batch])
+    shared = {repr(study.task): _shared(study) for study in {repr(each.task): each for each in under_way}.values()}
+    found = [*kept, *(study.outcome(shared[repr(study.task)]) for study in under_way)]
     in_suite = (next(each for each in found if each.is_of(*cell)) for cell in _cells(under_way[0].suite, found))
     return replace(_made(under_way), studies=tuple(in_suite))
 
@@ -190,7 +222,7 @@ def _made(under_way: Sequence[Study]) -> Tuning:
         suite=under_way[0].suite.name,
         trials=under_way[0].n_trials,
         seed=under_way[0].default.seed,
-        sampler=f"TPE of optuna {version('optuna')}",
+        sampler=f"TPE of optuna {version('optuna')} after {BATCH - 1} random trials",
         torch=version("torch"),
         machine=_machine(under_way[0].default.device),
         studies=(),
@@ -230,6 +262,26 @@ def _result(trial: Trial, results: Path) -> Result:
     return result
 
 
+def _told(result: Result, results: Path) -> tuple[Result, float | None]:
+    """With the validation loss of the checkpoint that was kept."""
+    kept = [row["validation_loss"] for row in read_curve(run_folder(results, result.trial_id)) if row["best"]]
+    return result, kept[-1] if kept else None
+
+
+def _shared(study: Study) -> float:
+    """See `Tuned.shared`."""
+    task = tasks.task(study.default.task, study.default.task_parameters)
+    evaluated = task.splits(study.grid.seeds[0])
+    own = _contents(task.splits(study.default.seed).validation)
+    theirs = set(_contents(evaluated.train)) | set(_contents(evaluated.validation))
+    return sum(content in theirs for content in own) / len(own)
+
+
+def _contents(split: SequenceBatch) -> list[bytes]:
+    """The inputs of each sequence without its padding."""
+    return [x[:n].numpy().tobytes() for x, n in zip(split.inputs, split.lengths.tolist(), strict=True)]
+
+
 def remaining(
     suite: Suite, under_way: Sequence[Study], options: Options
 ) -> tuple[Plan, Path, list[tuple[Trial, Result]]]:
@@ -247,7 +299,7 @@ def remaining(
             if known.to_run:
                 found.missing.extend([study.default] * (study.n_trials - len(study.values) - len(known.done)))
                 break
-            study.tell(result for _, result in known.done)
+            study.tell(_told(result, options.results) for _, result in known.done)
     evaluated = suite.trials(device=under_way[0].default.device)
     return found, options.results, plan(evaluated, code_digests(evaluated), options.results).done
 

@@ -70,12 +70,29 @@ def _told(found: Tuning) -> str:
         f"Each model got {found.trials} trials on each task, its default configuration first, by {found.sampler} over the "
         f"search space that the model declares, with seed {found.seed}, on validation alone{commit}; torch {found.torch}, "
         f"{found.machine}."
+        + " Of equal metrics on validation the lower loss won."
+        * any(each.losses for each in found.studies)
+    )
+
+
+def _draws(found: Tuning) -> str:
+    """How far the data of the tuning are other data than those of the suite's own trials."""
+    shares = {each.labels[0]: each.shared for each in found.studies if each.shared is not None}
+    if not shares:
+        return ""
+    some = ", ".join(f"{task} {share:.0%}" for task, share in shares.items() if share)
+    none = ", ".join(task for task, share in shares.items() if not share)
+    return (
+        "Validation sequences of the tuning that the suite's first seed also trains or selects on: "
+        + "; ".join(filter(None, (some, f"none on {none}" if none else "")))
+        + "."
     )
 
 
 def _reading(study: Study) -> list[str]:
     """How to read the table, and which models run with their defaults because nobody tuned them."""
-    lines = [
+    lines = [_draws(study.tuned)] if study.tuned and _draws(study.tuned) else []
+    lines += [
         "Values are of the primary metric on validation. The tuned one is the best of many and so flattered by chance, the "
         "more the noisier the task; whether tuning helped is for the test scores to say. Where the suite runs both "
         "configurations, the last column does: the difference of the metric on test with its 95 % t interval, paired by seed."

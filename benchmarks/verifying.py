@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,11 @@ PAGE = "verify.html"
 PAGE_WIDTH = 150
 """Columns of the page: wide enough that no name is broken."""
 
-COLOURS = {"reproduced": "green", "not reproduced": "red", "not run": "dim"}
+COLOURS = {"reproduced": "green", "fails as published": "yellow", "not reproduced": "red", "not run": "dim"}
 CAPTION = (
     "Published: (standard deviation over runs); ° second-hand, quoted by others and not read in the paper. Ours: mean over "
-    "seeds ± half of the 95 % t interval."
+    "seeds ± half of the 95 % t interval; floor: a constant answer. First: the verdict on the first run that was kept; * "
+    "settings were changed after it had been seen."
 )
 SIGNS = {"higher": "≥", "lower": "≤"}
 
@@ -85,7 +87,8 @@ def made(claim: Claim, results: Sequence[Result | None]) -> str:
 
 
 def render(found: Sequence[Finding]) -> Group:
-    """For a rich console: a row per claim, then what is different in ours, once for all rows that share it."""
+    """For a rich console: a row per claim, then what is different in ours, once for all rows that share it, and what was
+    changed after a verdict."""
     table = Table(show_lines=True)
     for title in ("what", "published", "ours", "declared", "verdict"):
         table.add_column(title, no_wrap=title in ("what", "ours"), min_width=len("reproduced"), overflow="fold")
@@ -93,13 +96,48 @@ def render(found: Sequence[Finding]) -> Group:
     for finding in found:
         claim = finding.claim
         note = notes.setdefault(_note(finding), len(notes) + 1)
-        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, f"see {note}")))
+        verdict = "\n".join(filter(None, (finding.verdict, finding.reason, _first(claim), f"see {note}")))
         what = "\n".join(filter(None, (claim.task, claim.variant, f"{claim.model}, {claim.metric}")))
         row = (what, _published(claim), _ours(finding), _declared(claim))
         table.add_row(*map(Text, row), Text(verdict, COLOURS[finding.verdict]))
-    counts = {verdict: sum(finding.verdict == verdict for finding in found) for verdict in COLOURS}
-    total = f"{len(found)} published results: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    return Group(table, Text(CAPTION), *(Text(f"{i}. {note}") for note, i in notes.items()), Text(total, "bold"))
+    numbered = (Text(f"{i}. {note}") for note, i in notes.items())
+    changes = (Text(line) for line in _changes([finding.claim for finding in found]))
+    return Group(table, Text(CAPTION), *numbered, *changes, Text(_total(found), "bold"))
+
+
+def _total(found: Sequence[Finding]) -> str:
+    """How many of the results that were run are reproduced; published failures are counted apart."""
+    counts = Counter(finding.verdict for finding in found)
+    run = Counter(finding.claim.rule == "fails within" for finding in found if finding.verdict != "not run")
+    parts = [f"{counts['reproduced']} of {run[False]} published results reproduced"] if run[False] else []
+    if run[True]:
+        parts.append(f"{counts['fails as published']} of {run[True]} published failures fail as published")
+    parts += [f"{counts[verdict]} {verdict}" for verdict in ("not reproduced", "not run") if counts[verdict]]
+    return "; ".join(parts)
+
+
+def _first(claim: Claim) -> str:
+    """The verdict on the first run that was kept, and its value."""
+    if not claim.first_verdict:
+        return "first not kept *" if claim.changed else ""
+    value = f" {claim.first}" if claim.first else ""
+    return f"first{value}: {claim.first_verdict}{' *' if claim.changed else ''}"
+
+
+def _changes(of: Sequence[Claim]) -> list[str]:
+    """A line per suite and its tasks: whether settings were changed after a verdict had been seen, and which."""
+    lines = []
+    for suite in dict.fromkeys(claim.suite for claim in of):
+        claims = [claim for claim in of if claim.suite == suite]
+        named = f"{suite} ({', '.join(dict.fromkeys(claim.task for claim in claims))})"
+        changed = [f"{claim.model} on {claim.title}, {claim.changed}" for claim in claims if claim.changed]
+        if changed:
+            lines.append(f"* {named}: changed after a verdict had been seen: {'. '.join(changed)}.")
+        elif any(claim.first_verdict for claim in claims):
+            lines.append(f"{named}: nothing was changed after a verdict had been seen.")
+        else:
+            lines.append(f"{named}: no run has been kept.")
+    return lines
 
 
 def _note(finding: Finding) -> str:
@@ -118,13 +156,15 @@ def _ours(finding: Finding) -> str:
         return "–"
     mean, low, high = finding.ours
     half = "" if math.isnan(low) else f" ± {(high - low) / 2:.2g}"
-    return f"{number(mean)}{half}\nbest {number(finding.best)}, n = {finding.n}"
+    floor = "" if finding.floor is None else f"\nfloor {number(finding.floor)}"
+    return f"{number(mean)}{half}\nbest {number(finding.best)}\nn = {finding.n}{floor}"
 
 
 def _declared(claim: Claim) -> str:
     """The rule as a reader takes it: "mean 7.90 … 8.30", "best ≥ 0.990"."""
-    if claim.rule == "mean within":
-        return f"mean {number(claim.value - claim.tolerance)} … {number(claim.value + claim.tolerance)}"
+    if claim.rule in ("mean within", "fails within"):
+        fails = "fails, " if claim.rule == "fails within" else ""
+        return f"{fails}mean {number(claim.value - claim.tolerance)} … {number(claim.value + claim.tolerance)}"
     direction = metric(claim).direction
     limit = claim.value - claim.tolerance if direction == "higher" else claim.value + claim.tolerance
     return f"{claim.rule.split()[0]} {SIGNS[direction]} {number(limit)}"

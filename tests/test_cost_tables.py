@@ -35,6 +35,7 @@ def test_a_cell_is_the_median_over_processes_with_their_range(tmp_path, planned)
     lstm = costs.loc["lstm"]
     assert [lstm[f"training_step_s{end}"] for end in ("_low", "", "_high")] == pytest.approx([0.01, 0.0101, 0.0102])
     assert lstm["sequences_per_s"] == pytest.approx(64 / 0.0101)
+    assert lstm["steps_per_s"] == pytest.approx(3200 / 0.0101)  # valid ones, of 64 sequences padded to 100
     assert lstm["matrix_share"] == pytest.approx(10_000_000 / 0.0101 / 1e10)
     assert lstm["noise"] == ("training step (1 of 3)",)
 

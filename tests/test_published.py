@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,14 @@ from rich.console import Console
 from synthetic_runs import write_failure, write_run
 
 from benchmarks import __main__ as command_line
-from benchmarks import published, verifying
+from benchmarks import datasets, provenance, published, verifying
 from benchmarks.parameters import InvalidParameter
-from benchmarks.published import Claim, claims, judge
+from benchmarks.published import Claim, Finding, claims, judge
 from benchmarks.records import Result, Status
 from benchmarks.running import Options
 from benchmarks.suite import Suite, load
 from benchmarks.tasks.registry import TASKS
+from benchmarks.tasks.registry import task as build_task
 from models import registry
 from models.names import UnknownName
 
@@ -61,7 +64,8 @@ def test_each_row_is_there_once() -> None:
         ("tolerance", "", "row 2: tolerance: .*valid number"),
         ("source", "", "row 2: source: .*at least 1 character"),
         ("status", "remembered", "row 2: status: .*'verified' or 'second-hand'"),
-        ("rule", "near", "row 2: rule: .*'mean within', 'mean reaches' or 'best reaches'"),
+        ("rule", "near", "row 2: rule: .*'mean within', 'mean reaches', 'best reaches' or 'fails within'"),
+        ("first_verdict", "lost", "row 2: first_verdict: .*'reproduced'"),
         ("value", "good", "row 2: value: .*valid number"),
         ("parameters", "[1", "row 2: parameters: "),
         ("parameters", "3", "row 2: parameters: .*mapping|row 2: parameters: .*dictionary"),
@@ -121,10 +125,98 @@ def test_the_verdict_is_what_the_rule_says(
 
 def test_an_unfinished_seed_is_no_verdict_and_a_failed_one_is_no_reproduction() -> None:
     good = result(0.9)
-    assert judge(CLAIM, "higher", [None, None]) == (CLAIM, None, None, 0, "not run", "0 of 2 seeds", "")
+    assert judge(CLAIM, "higher", [None, None]) == (CLAIM, None, None, 0, "not run", "0 of 2 seeds", "", None)
     assert judge(CLAIM, "higher", [good, None]).verdict == "not run"
     failed = judge(CLAIM, "higher", [good, good, result(0, Status.DIVERGED)])
     assert failed.verdict == "not reproduced" and failed.reason == "1 of 3 trials ended otherwise: diverged"
+
+
+def with_floor(value: float, floor: float) -> Result:
+    return replace(result(value), floor=floor, primary="accuracy")
+
+
+def test_a_published_failure_fails_as_published_and_is_never_reproduced() -> None:
+    claim = replace(CLAIM, rule="fails within")
+    found = judge(claim, "higher", [with_floor(0.9, 0.9), with_floor(0.92, 0.9)])
+    assert found.verdict == "fails as published" and found.floor == 0.9
+    assert judge(claim, "higher", [with_floor(1.0, 0.9)] * 2).verdict == "not reproduced"  # it succeeds
+    assert judge(claim, "higher", [with_floor(0.9, 0.9), None]).verdict == "not run"
+
+
+def test_what_a_constant_answer_passes_is_not_reproduced() -> None:
+    found = judge(CLAIM, "higher", [with_floor(0.9, 0.88)] * 2)
+    assert (found.verdict, found.reason) == ("not reproduced", "a constant answer passes this rule too")
+    assert judge(CLAIM, "higher", [with_floor(0.9, 0.5)] * 2).verdict == "reproduced"
+
+
+@cache
+def floor(task: str, parameters: str, seed: int) -> float:
+    """Of the primary metric, by the task itself. parameters: as JSON."""
+    return build_task(task, json.loads(parameters)).floor(seed)
+
+
+@pytest.mark.parametrize("claim", SHIPPED, ids=lambda claim: f"{claim.suite} {claim.title} {claim.model}")
+def test_a_constant_answer_passes_no_rule_but_that_of_a_published_failure(claim: Claim) -> None:
+    missing = [name for name in TASKS[claim.task].datasets if not datasets.is_here(name)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not in RNNBENCH_DATA")
+    trial = published.trials(claim, "cpu")[0]
+    primary = build_task(claim.task, trial.task_parameters).metrics[0]
+    assert primary.name == claim.metric  # whose floor is known
+    constant = floor(claim.task, json.dumps(trial.task_parameters), trial.seed)
+    if claim.rule == "fails within":
+        assert abs(claim.value - constant) < 2 * claim.tolerance
+    else:
+        assert not published.holds(claim, primary.direction, constant, constant)
+
+
+def test_failures_are_counted_apart_and_stand_beside_their_floor() -> None:
+    failing = replace(CLAIM, rule="fails within", model="transformer")
+    found = [
+        judge(CLAIM, "higher", [with_floor(0.9, 0.5)] * 2),
+        judge(CLAIM, "higher", [with_floor(0.9, 0.5)] * 2),
+        judge(failing, "higher", [with_floor(0.9, 0.89)] * 2),
+    ]
+    shown = text_of(found)
+    assert "2 of 2 published results reproduced; 1 of 1 published failures fail as published" in shown
+    assert text_of([judge(failing, "higher", [None])]).rstrip().endswith("\n1 not run")
+    assert "floor 0.89" in shown and "fails, mean 0.85" in shown
+
+
+def test_the_first_verdict_and_what_was_changed_after_it_stand_beside_the_last() -> None:
+    changed = replace(CLAIM, first_verdict="not reproduced", first="0.871", changed="more steps")
+    plain = replace(CLAIM, suite="paper-splice", first_verdict="reproduced", first="0.935")
+    shown = text_of([judge(claim, "higher", [with_floor(0.9, 0.5)] * 2) for claim in (changed, plain)])
+    assert "first 0.871: not reproduced *" in shown and "first 0.935: reproduced" in shown
+    told = "changed after a verdict had been seen: fcn on japanese_vowels, more steps."
+    assert f"* paper-japanese-vowels (japanese_vowels): {told}" in shown
+    assert "paper-splice (japanese_vowels): nothing was changed after a verdict had been seen." in shown
+    never = [judge(replace(CLAIM, suite="paper-gpu"), "higher", [None])]
+    assert "paper-gpu (japanese_vowels): no run has been kept." in text_of(never)
+
+
+@pytest.mark.parametrize("name", OWN_SUITES)
+def test_a_suite_names_a_verdict_in_sight_in_its_header_exactly_where_a_row_says_what_was_changed(name: str) -> None:
+    lines = (provenance.ROOT / "benchmarks" / "suites" / f"{name}.yaml").read_text().splitlines()
+    comments = [line for line in lines if line.startswith("#")]
+    told = "in sight" in " ".join(comments).replace("#   ", "")
+    assert told == any(claim.changed for claim in SHIPPED if claim.suite == name)
+
+
+def test_first_verdicts_follow_from_the_rules_where_the_history_has_a_number() -> None:
+    known = [claim for claim in SHIPPED if claim.first.replace(".", "").isdigit()]
+    assert len(known) == 19
+    for claim in known:
+        value = float(claim.first)
+        held = published.holds(claim, published.metric(claim).direction, value, value)
+        good = "fails as published" if claim.rule == "fails within" else "reproduced"
+        assert claim.first_verdict == (good if held else "not reproduced"), claim
+
+
+def text_of(found: list[Finding]) -> str:
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(verifying.render(found))
+    return console.export_text()
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -142,7 +234,9 @@ def plant(results: Path, shortfall: float) -> None:
                 write_run(results, trial, test={"accuracy": claim.value - shortfall}, score=None)
 
 
-@pytest.mark.parametrize(("shortfall", "code", "verdict"), [(0.0, 0, "3 reproduced"), (0.3, 1, "3 not reproduced")])
+@pytest.mark.parametrize(
+    ("shortfall", "code", "verdict"), [(0.0, 0, "3 of 3 published results reproduced"), (0.3, 1, "3 not reproduced")]
+)
 def test_the_command_shows_the_verdicts_writes_them_down_and_ends_by_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -160,6 +254,7 @@ def test_the_command_shows_the_verdicts_writes_them_down_and_ends_by_them(
     shown, page = capsys.readouterr().out, (tmp_path / verifying.PAGE).read_text()
     for text in (shown, page):
         assert verdict in text and "Fawaz et al. 2019" in text and "steps of adam" in text
+        assert "first" in text and "0.923:" in text and "changed after a verdict" in text
 
 
 def test_a_failed_trial_is_named_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +271,7 @@ def test_what_needs_a_gpu_is_shown_as_not_run_where_there_is_none(
     monkeypatch.setattr(verifying, "complete", lambda *_: pytest.fail("nothing of this runs on a CPU"))
     found = verifying.verify("mnist_pixels", "cpu", Options(tmp_path, None))
     assert found and {(x.verdict, x.reason) for x in found} == {("not run", "needs a GPU")}
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(verifying.render(found))
-    assert f"{len(found)} not run" in console.export_text()
+    assert f"{len(found)} not run" in text_of(found)
 
 
 def test_a_dry_run_says_what_would_run_and_leaves_no_trace(

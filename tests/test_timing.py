@@ -122,6 +122,17 @@ def test_a_trial_measures_what_its_model_has_and_no_more(model, tmp_path):
     assert result.test == {}
 
 
+@pytest.mark.parametrize("task", ["japanese_vowels", "adding"])
+def test_throughput_counts_valid_steps_and_no_padding(task, tmp_path):
+    prepared = trial(tmp_path, "floor", QUICK, task=task)
+    measured = prepared.measure()
+    valid = sum(prepared.splits.test.lengths[: measured.inference_batch].tolist())
+    assert measured.steps_per_s == pytest.approx(valid / measured.inference.median_s)
+    padded = measured.inference_batch * measured.inference_length
+    assert (padded == valid) == (task == "adding")
+    assert replace(measured, inference_steps=None).steps_per_s is None  # a record of old
+
+
 def test_a_record_reads_back_as_it_was_written(tmp_path):
     prepared = trial(tmp_path, "gru", {**QUICK, "lengths": [8]})
     written = result_of(prepared)

@@ -156,13 +156,18 @@ def test_the_code_digest_covers_what_can_change_a_result_and_no_registry():
 def test_the_code_digest_changes_with_the_source(monkeypatch, tmp_path):
     before = provenance.code_digest("adding", "lstm")
     changed = tmp_path / "fitting.py"
-    changed.write_text((provenance.ROOT / "benchmarks" / "fitting.py").read_text() + "\n# changed\n")
+    changed.write_text((provenance.ROOT / "benchmarks" / "fitting.py").read_text() + "\nCHANGED = 1\n")
     source = provenance._source
     monkeypatch.setattr(provenance, "_source", lambda name: changed if name == "benchmarks.fitting" else source(name))
-    provenance.code_digest.cache_clear()
+    forget_code()
     after = provenance.code_digest("adding", "lstm")
-    provenance.code_digest.cache_clear()
+    forget_code()
     assert after != before
+
+
+def forget_code():
+    provenance.code_digest.cache_clear()
+    provenance._code.cache_clear()
 
 
 def digests_now():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ import pytest
 import yaml
 
 from benchmarks import __main__ as command_line
-from benchmarks import tuned, tuning
+from benchmarks import tuned, tuning, tuning_section
 from benchmarks.execution.plan import Plan
 from benchmarks.experiment import prepare
 from benchmarks.parameters import InvalidParameter
 from benchmarks.provenance import code_digest
-from benchmarks.records import Result, Status, failure, promote, read_result, run_folder, write_result
+from benchmarks.records import Result, Status, failure, promote, read_curve, read_result, run_folder, write_result
 from benchmarks.running import Options, Stopped
 from benchmarks.seeding import seed_for
 from benchmarks.suite import Suite, load
+from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.diagnostic import Adding
 from benchmarks.tasks.task import Splits
 from benchmarks.trial import Trial
@@ -99,14 +100,15 @@ def tuned_here(
     return tune(studies(of, Asked(n_trials, 1000, device="cpu")), Options(results, 1))
 
 
-def told(study: Study, *values: float | None) -> list[Trial]:
-    """Asks for a batch and answers with these values, None for a trial that diverged."""
+def told(study: Study, *values: float | None, losses: Sequence[float | None] = (0.5,) * BATCH) -> list[Trial]:
+    """Asks for a batch and answers with these values of the primary metric, None for a trial that diverged."""
     batch = study.ask()
+    name = tasks.task(study.task.name, study.default.task_parameters).metrics[0].name
     study.tell(
-        failure(trial, Status.DIVERGED, "nan", "code")
+        (failure(trial, Status.DIVERGED, "nan", "code"), None)
         if value is None
-        else Result(trial.id, {}, Status.OK, "code", primary="mse", validation={"mse": value})
-        for trial, value in zip(batch, values, strict=True)
+        else (Result(trial.id, {}, Status.OK, "code", primary=name, validation={name: value}), loss)
+        for trial, value, loss in zip(batch, values, losses, strict=True)
     )
     return batch
 
@@ -228,7 +230,7 @@ def test_a_failure_counts_as_worst_even_of_the_default(study: Study) -> None:
         (of_best.fit | of_best.model_config)[name.removeprefix("fit.")] == value
         for name, value in found.changed.items()
     )
-    assert [trial.value for trial in study.search.trials][:2] == [math.inf, 0.5]
+    assert study.places() == [2, 1, 0, *[2] * 5]
 
 
 def test_where_every_trial_fails_nothing_is_changed(study: Study) -> None:
@@ -239,13 +241,77 @@ def test_where_every_trial_fails_nothing_is_changed(study: Study) -> None:
 
 def test_of_a_score_the_highest_wins(tmp_path: Path) -> None:
     (study,) = studies(suite(tmp_path, grids=grid(["rnn"], ["parity"])), Asked(BATCH, 1000, device="cpu"))
-    batch = study.ask()
-    values = (0.5, 0.7, 0.9, 0.6)
-    study.tell(
-        Result(trial.id, {}, Status.OK, "code", primary="accuracy", validation={"accuracy": value})
-        for trial, value in zip(batch, values, strict=True)
-    )
-    assert study.outcome().tuned == 0.9 and study.outcome().changed
+    told(study, 0.5, 0.7, 0.9, 0.6)
+    assert study.places() == [3, 1, 0, 2] and study.outcome().tuned == 0.9 and study.outcome().changed
+
+
+@pytest.mark.parametrize(
+    ("values", "losses", "winner", "by_loss"),
+    [
+        ((1.0, 0.9, 1.0, 1.0), (0.30, 0.01, 0.20, 0.25), 2, (0.2, 0.3)),  # equal metrics: the lower loss
+        ((1.0, 1.0, 1.0, 1.0), (0.2, 0.2, 0.2, 0.2), 0, None),  # equal losses too: the default
+        ((0.9, 1.0, 0.9, 0.9), (0.1, 0.9, 0.05, 0.05), 1, None),  # the metric goes before the loss
+        ((1.0, 1.0, 1.0, 1.0), (0.2, 0.2000000001, 0.1999999999, 0.3), 0, None),  # six digits
+        ((1.0, 1.0, None, 1.0), (0.2, None, 0.1, 0.2), 0, None),  # without a loss, or failed
+        ((None, 1.0, 1.0, 0.5), (None, 0.3, 0.2, 0.1), 2, None),  # the default failed
+        ((1.0, 1.0, 0.5, 1.0), (-1.0, -2.0, -9.0, -1.5), 1, (-2.0, -1.0)),  # a loss of a density
+    ],
+)
+def test_of_equal_metrics_the_lower_validation_loss_wins_and_the_default_only_a_full_tie(
+    tmp_path: Path,
+    values: tuple[float | None, ...],
+    losses: tuple[float | None, ...],
+    winner: int,
+    by_loss: tuple[float, float] | None,
+) -> None:
+    (study,) = studies(suite(tmp_path, grids=grid(["rnn"], ["parity"])), Asked(BATCH, 1000, device="cpu"))
+    told(study, *values, losses=losses)
+    found = study.outcome()
+    assert found.changed == study.changes[winner] and study.places()[winner] == 0
+    assert found.decisive_losses == by_loss and (by_loss is not None) == ("; by the loss" in found.told)
+    assert len(found.losses) == len(found.values)
+
+
+def test_the_loss_is_that_of_the_checkpoint_that_was_kept_and_is_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of = suite(tmp_path, grids=grid([RNN]))
+    (found,) = tuned_here(monkeypatch, of, tmp_path / "results", Here(), n_trials=2).studies
+    ((made_of, task, model),) = of.cells()
+    default = replace(of.trial(made_of, task, model, "cpu"), seed=1000, mode="tuning")
+    (row,) = [row for row in read_curve(run_folder(tmp_path / "results", default.id)) if row["best"]]
+    assert found.losses[0] == pytest.approx(row["validation_loss"], rel=1e-5)
+    path = tmp_path / "tuned.yaml"
+    tuned.write(path, tuned.Tuning("mine", 2, 1000, "TPE", "2.13", "a machine", (found,)), "by hand")
+    assert f"losses: [{found.losses[0]}, {found.losses[1]}]" in path.read_text()
+    assert tuned.read(path).studies == (found,)
+
+
+def test_all_but_the_first_batch_of_a_budget_follow_from_what_was_found(tmp_path: Path) -> None:
+    answers: tuple[tuple[float, ...], ...] = ((0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1))
+    asked = []
+    for name, values in zip("ab", answers, strict=True):
+        (study,) = studies(suite(tmp_path / name, grids=grid(["rnn"])), Asked(16, 1000, device="cpu"))
+        told(study, *values)
+        study.ask()
+        asked.append((study.points[:BATCH], study.points[BATCH:]))
+    (first, second), (same_first, other_second) = asked
+    assert first == same_first and second != other_second
+
+
+def test_a_study_says_how_much_of_its_validation_data_the_suite_trains_or_selects_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fit = {"n_steps": 1, "evaluate_every": 1}
+    real = [{"name": name, "fit": fit} for name in ("japanese_vowels", "co2")]
+    of = suite(tmp_path, grids=grid([RNN], [*SMALL["grids"][0]["tasks"], *real]))
+    found = tuned_here(monkeypatch, of, tmp_path / "results", Here(), n_trials=1)
+    assert {each.task: each.shared for each in found.studies} == {"adding": 0.0, "japanese_vowels": 1.0, "co2": 1.0}
+    told = tuning_section._draws(found)
+    assert "co2 100%" in told and "none on adding" in told
+    older = replace(found, studies=tuple(replace(each, losses=(), shared=None) for each in found.studies))
+    assert not tuning_section._draws(older)
+    assert [("the lower loss won" in tuning_section._told(each)) for each in (found, older)] == [True, False]
 
 
 def test_what_the_suite_writes_for_a_model_is_not_tuned_and_what_it_writes_for_all_is(tmp_path: Path) -> None:
@@ -328,7 +394,7 @@ def test_what_was_tuned_otherwise_is_not_mixed_in(monkeypatch: pytest.MonkeyPatc
     assert tuning.kept_from(path, studies(of, Asked(3, 1000, device="cpu"))) == []  # nothing is left out
 
 
-def test_the_seed_of_tuning_draws_other_data_than_any_evaluation() -> None:
+def test_the_seed_of_tuning_generates_other_data_than_any_evaluation() -> None:
     assert len({seed_for("data", "adding", seed) for seed in (*range(50), 1000)}) == 51
 
 

@@ -35,9 +35,9 @@ from models import registry as models
 def _repeated(cost: Cost) -> dict[str, Repeated]:
     """What was timed again and again, by name."""
     named = {
-        f"training step, {cost.batch_size} sequences of {cost.length} steps": cost.training_step,
+        f"training step, {cost.batch_size} sequences padded to {cost.length} steps": cost.training_step,
         "evaluation of the validation split": cost.evaluation,
-        f"inference, {cost.inference_batch} sequences of {cost.inference_length} steps": cost.inference,
+        f"inference, {cost.inference_batch} sequences padded to {cost.inference_length} steps": cost.inference,
         "streaming step, one sequence": cost.streaming_step,
     }
     return {name: repeated for name, repeated in named.items() if repeated is not None}
@@ -53,7 +53,7 @@ def summary(result: Result) -> pd.DataFrame:
         rows += [(name, 1e3 * times.median_s, "ms"), (f"{name}: p90", 1e3 * times.p90_s, "ms")]
     if cost.streaming_step:
         rows.append(("streaming step, one sequence: p99", 1e3 * cost.streaming_step.p99_s, "ms"))
-    rows += [("throughput", cost.sequences_per_s, "sequences/s"), ("throughput", cost.steps_per_s, "steps/s")]
+    rows += [("throughput", cost.sequences_per_s, "sequences/s"), ("throughput", cost.steps_per_s, "valid steps/s")]
     rows += [("peak memory of a training step", peak_mb(cost.training_memory), "MB added")] * bool(cost.training_memory)
     rows.append(("peak memory of inference", peak_mb(cost.inference_memory), "MB added"))
     rows += [(f"parameters, {part}", count, "count") for part, count in result.parameters.items()]
