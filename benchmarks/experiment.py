@@ -188,6 +188,7 @@ class Experiment:
         generator = torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed)
         with fitting.time_limit(self.trial.fit.get("seconds")):
             predictor.fit(train, validation, generator)
+        self.fit_note = predictor.fit_note
         predictor.to(self.device)
         self.seconds["train"] = time.perf_counter() - started
         predictor.eval()

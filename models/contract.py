@@ -101,7 +101,12 @@ class Wrapped(Predictor):
 
 
 class SelfFitting(Predictor):
-    """A predictor with an estimation procedure of its own: EM, counting, trees."""
+    """A predictor with an estimation procedure of its own: EM, counting, trees.
+
+    fit_note: what the record of a fit should say of it, as that a smaller model was fitted than asked for; None: nothing.
+    """
+
+    fit_note: str | None = None
 
     @abstractmethod
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from models import markov_inference as inference
 from models import markov_outputs as outputs
 from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, State
-from models.markov_emissions import Parameters
+from models.markov_emissions import Gaussians, Parameters
 from models.markov_outputs import observed_steps
 from models.markov_predictor import HiddenMarkovConfig, MarkovPredictor
 from models.sequences import Binary, InputSpec, Real, RealInput, SequenceBatch, TargetSpec, TokenInput, log_frequencies
@@ -36,7 +36,7 @@ class MarkovClassifier(MarkovPredictor):
     log_prior: Tensor
 
     def __init__(self, inputs: InputSpec, target: TargetSpec, config: HiddenMarkovConfig) -> None:
-        super().__init__(target.n, config.n_states, inputs, target, config)
+        super().__init__(target.n, config.n_states, inputs, target, config, config.topology)
         self.register_buffer("log_prior", torch.full((target.n,), 1 / target.n, dtype=torch.float64).log())
 
     def initial_state(self, batch_size: int) -> State:
@@ -74,6 +74,7 @@ class MarkovClassifier(MarkovPredictor):
                 generator,
             )
             self.hmm.put(g, parameters)
+        self.note_states()
         self.log_prior.copy_(log_frequencies(labels, len(self.log_prior)))
 
 
@@ -86,7 +87,7 @@ class MarkovTagger(MarkovPredictor):
     """
 
     def __init__(self, inputs: InputSpec, target: TargetSpec, causal: bool, config: HiddenMarkovConfig) -> None:
-        super().__init__(1, target.n + 1, inputs, target, config)
+        super().__init__(1, target.n + 1, inputs, target, config, "ergodic")
         self.causal = causal
 
     def initial_state(self, batch_size: int) -> State:
@@ -120,6 +121,15 @@ class MarkovTagger(MarkovPredictor):
         emitted = counting.count_emissions(members, steps, n_states, self.hmm.emissions, self.config, generator)
         n_live = n_states if bool((members == n_states - 1).any()) else n_states - 1
         self.hmm.put(0, Parameters(start, transition, *emitted).first(n_live))
+        self.fit_note = None
+        if isinstance(self.hmm.emissions, Gaussians) and self.config.n_gaussians > 1:
+            centres = self.hmm.emissions.centres[0, :n_live]  # (S, M, C)
+            n_single = int((centres == centres[:, :1]).all(-1).all(-1).sum())
+            if n_single:
+                self.fit_note = (
+                    f"{n_single} of {n_live} states emit one Gaussian, not {self.config.n_gaussians}: "
+                    "too few training steps"
+                )
 
 
 class MarkovNextInput(MarkovPredictor):
@@ -131,7 +141,7 @@ class MarkovNextInput(MarkovPredictor):
     causal = True
 
     def __init__(self, inputs: InputSpec, target: TargetSpec, config: HiddenMarkovConfig) -> None:
-        super().__init__(1, config.n_states, inputs, target, config)
+        super().__init__(1, config.n_states, inputs, target, config, config.topology)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.beginning(batch_size),)
@@ -159,7 +169,7 @@ class MarkovForecaster(MarkovPredictor):
     causal = True
 
     def __init__(self, inputs: RealInput, target: TargetSpec, config: HiddenMarkovConfig) -> None:
-        super().__init__(1, config.n_states, inputs, target, config)
+        super().__init__(1, config.n_states, inputs, target, config, config.topology)
         self.horizon = target.n // inputs.channels
 
     def initial_state(self, batch_size: int) -> State:
@@ -222,8 +232,10 @@ ENTRIES = [
         summary="hidden Markov model: one per class, tags as states, or a predictive distribution; EM or counting",
         refuses=outputs.refuses,
         search_space={
-            "n_states": Choice((2, 3, 5, 6, 8, 12, 16)),
+            "n_states": Choice((3, 5, 6, 8, 12, 20, 32, 64)),
+            "topology": Choice(("ergodic", "left_to_right")),
             "covariance_type": Choice(("spherical", "diag", "full")),
+            "min_variance": Choice((1e-3, 1e-2, 1e-1)),
         },
         state="K + 1",  # of tags; S + K for classes
     ),
@@ -238,9 +250,11 @@ ENTRIES = [
         summary="hidden Markov model whose states emit mixtures of Gaussians; EM",
         refuses=_refuses_mixture,
         search_space={
-            "n_states": Choice((2, 3, 4, 6, 8)),
+            "n_states": Choice((2, 3, 4, 6, 8, 12, 20)),
+            "topology": Choice(("ergodic", "left_to_right")),
             "n_gaussians": Choice((2, 3, 4)),
             "covariance_type": Choice(("spherical", "diag", "full")),
+            "min_variance": Choice((1e-3, 1e-2, 1e-1)),
         },
         state="K + 1",
     ),

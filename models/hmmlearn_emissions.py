@@ -17,13 +17,50 @@ from scipy.special import gammaln
 
 from models.hmmlearn_batches import Batched, Statistics
 
+_NO_STEP = 1e-10
+"""Below so many steps nothing can be said of a state's emissions."""
+
+
+def floored(covariances: np.ndarray, covariance_type: str, floor: float) -> np.ndarray:
+    """Variances, or for "full" covariances (…, C, C), with no variance below ``floor``; of "full", no eigenvalue.
+
+    Of all covariances with that bound the result is the likeliest, so EM still never lowers the likelihood. It is positive
+    definite where channels are copies of others, or constant.
+    """
+    if covariance_type != "full":
+        return np.maximum(covariances, floor)
+    if not np.isfinite(covariances).all():
+        return covariances  # judged with the rest of the fit
+    values, vectors = np.linalg.eigh(covariances)
+    low = values[..., 0] < floor
+    raised = (vectors[low] * np.maximum(values[low], floor)[..., None, :]) @ vectors[low].swapaxes(-1, -2)
+    result = covariances.copy()
+    result[low] = (raised + raised.swapaxes(-1, -2)) / 2
+    return result
+
 
 class SymbolHMM(Batched, CategoricalHMM):
     """hmmlearn's symbols."""
 
 
 class GaussianHMM(Batched, hmmlearn.hmm.GaussianHMM):
-    """hmmlearn's Gaussians."""
+    """hmmlearn's Gaussians, of which no variance falls below min_covar; see `floored`.
+
+    means_ and covars_ must be set before `fit`; with "spherical", covars_ is set as (S,). A state that no step belongs to
+    keeps its emissions.
+    """
+
+    _covars_: np.ndarray
+
+    def _do_mstep(self, stats: Statistics) -> None:
+        kept, means, covariances = stats["post"] < _NO_STEP, self.means_, self._covars_
+        with np.errstate(divide="ignore", invalid="ignore"):
+            super()._do_mstep(stats)
+        if self.covariance_type == "spherical":
+            # hmmlearn leaves (S, C) here, and reads it as one variance after the other where it wants one per state.
+            self._covars_ = self._covars_[:, 0]
+        self.means_[kept], self._covars_[kept] = means[kept], covariances[kept]
+        self._covars_ = floored(self._covars_, self.covariance_type, self.min_covar)
 
 
 class BernoulliHMM(Batched, BaseHMM):
@@ -109,9 +146,12 @@ class CountHMM(Batched, PoissonHMM):
 class MixtureHMM(Batched, GMMHMM):
     """hmmlearn's mixtures with its updates, but every state and Gaussian at once: many times as fast.
 
+    No variance falls below min_covar; see `floored`.
+
     weights_, means_ and covars_ must be set before `fit`.
     """
 
+    covars_: np.ndarray
     _init = BaseHMM._init  # the parent's would run k-means, and draw from numpy's global generator
 
     def _log_densities(self, values: np.ndarray) -> np.ndarray:
@@ -163,3 +203,7 @@ class MixtureHMM(Batched, GMMHMM):
     ) -> None:
         BaseHMM._accumulate_sufficient_statistics(self, stats, X, lattice, posteriors, fwdlattice, bwdlattice)
         self._posteriors.append(posteriors)  # those of the emissions wait for all sequences
+
+    def _do_mstep(self, stats: Statistics) -> None:
+        super()._do_mstep(stats)
+        self.covars_ = floored(self.covars_, self.covariance_type, self.min_covar)

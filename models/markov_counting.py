@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.hmmlearn_emissions import floored
 from models.markov_emissions import Counts, CovarianceType, EstimatedEmissions, Gaussians, Symbols
-from models.markov_estimation import EstimationConfig, Observations, fit_em, n_gaussians, n_supported_states
+from models.markov_estimation import EstimationConfig, Observations, fit_em, n_gaussians, steps_per_state
 
 
 def count_emissions(
@@ -34,7 +35,7 @@ def count_emissions(
             return state_rates(states, steps, n_states, pseudocount), None, None
         case Gaussians():
             means, covariances = state_gaussians(states, steps, n_states, emissions.covariance_type, pseudocount)
-            covariances = covariances + config.min_variance * torch.eye(steps.shape[1], dtype=torch.float64)
+            covariances = torch.from_numpy(floored(covariances.numpy(), "full", config.min_variance))
             n_each = n_gaussians(emissions)
             if n_each == 1:
                 return means, covariances, None
@@ -44,7 +45,7 @@ def count_emissions(
             nobody = Observations(np.empty((0, steps.shape[1])), np.empty(0, dtype=np.int64))
             for s in range(n_states):
                 own = steps[states == s].numpy()
-                if n_supported_states(own, n_each) == n_each:
+                if len(own) >= steps_per_state(own, n_each):
                     alone = Observations(own, np.array([len(own)]))
                     fitted = fit_em(alone, nobody, emissions, 1, config, generator)
                     means[s], covariances[s], weights[s] = (part[0] for part in fitted[2:] if part is not None)

@@ -28,6 +28,9 @@ from models.sequences import InputSpec, RealInput
 
 CovarianceType = Literal["spherical", "diag", "full"]
 
+Topology = Literal["ergodic", "left_to_right"]
+"""Which moves a chain may make: all, or from each state to itself and the next, beginning in the first (Rabiner 1989)."""
+
 
 def categorical_log_likelihoods(tokens: Tensor, log_probabilities: Tensor) -> Tensor:
     """(B, T) int64 tokens and (G, S, V) log probabilities → (B, T, G, S) log p(x_t | s)."""
@@ -233,9 +236,10 @@ class MarkovModels(nn.Module, ABC):
     """G hidden Markov models of S states side by side, over symbols or over real values.
 
     shift, scale: (C,), without masks, what makes standard values of real ones; zero and one where values are taken as they
-    are.
+    are. topology: which filter is theirs.
     """
 
+    topology: Topology = "ergodic"
     shift: Tensor
     scale: Tensor
 
@@ -251,6 +255,11 @@ class MarkovModels(nn.Module, ABC):
     @abstractmethod
     def chain(self) -> Chain:
         """Start and transitions."""
+
+    def beginning(self, batch_size: int, chain: Chain | None = None) -> Tensor:
+        """(B, G, S): the distribution of the first state, left to right its logarithm. chain: as `chain` gives it."""
+        beginning = (chain or self.chain()).beginning(batch_size)
+        return beginning.log() if self.topology == "left_to_right" else beginning
 
     @abstractmethod
     def log_likelihoods(self, inputs: Tensor, observed: Tensor) -> Tensor:
@@ -276,7 +285,8 @@ class MarkovModels(nn.Module, ABC):
 class HiddenMarkovModels(MarkovModels):
     """`MarkovModels` whose parameters are estimated, not trained.
 
-    A model with fewer states than S has unreachable ones, whose emissions repeat those of its first state.
+    A model with fewer states than S has unreachable ones, whose emissions repeat those of its first state. ``topology`` says
+    which moves the parameters that are `put` may make.
     """
 
     start: Tensor
@@ -284,9 +294,17 @@ class HiddenMarkovModels(MarkovModels):
     n_live: Tensor
     emissions: EstimatedEmissions
 
-    def __init__(self, n_models: int, n_states: int, inputs: InputSpec, emissions: EstimatedEmissions) -> None:
+    def __init__(
+        self,
+        n_models: int,
+        n_states: int,
+        inputs: InputSpec,
+        emissions: EstimatedEmissions,
+        topology: Topology = "ergodic",
+    ) -> None:
         super().__init__(inputs, emissions, torch.float64)
         G, S = n_models, n_states
+        self.topology = topology
         self.register_buffer("start", torch.full((G, S), 1 / S, dtype=torch.float64))
         self.register_buffer("transition", torch.full((G, S, S), 1 / S, dtype=torch.float64))
         self.register_buffer("n_live", torch.full((G,), S))
@@ -302,8 +320,9 @@ class HiddenMarkovModels(MarkovModels):
         if isinstance(self.emissions, Gaussians):
             steps = self.without_masks(values[valid]).double()  # (N, C)
             spread = steps.std(0, correction=0)
+            rounding = 1e-12 * steps.abs().amax(0)  # of a channel that never changes, the spread is not exactly 0
             self.shift.copy_(steps.mean(0))
-            self.scale.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
+            self.scale.copy_(torch.where(spread > rounding, spread, torch.ones_like(spread)))
 
     def put(self, g: int, parameters: Parameters) -> None:
         """Makes ``parameters`` those of model g, padded to S states."""
@@ -317,5 +336,6 @@ class HiddenMarkovModels(MarkovModels):
         self.emissions.put(g, states, parameters)
 
     def n_free(self) -> int:
-        """Free parameters: rows that sum to one have one fewer than entries."""
-        return sum(n - 1 + n * (n - 1) + n * self.emissions.n_free() for n in self.n_live.tolist())
+        """Free parameters: rows that sum to one have one fewer than entries; left to right, only staying in a state is free."""
+        moves = [n - 1 if self.topology == "left_to_right" else n**2 - 1 for n in self.n_live.tolist()]
+        return sum(moves) + sum(self.n_live.tolist()) * self.emissions.n_free()

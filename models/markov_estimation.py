@@ -1,7 +1,10 @@
 """Estimation of hidden Markov models by EM with restarts, on hmmlearn.
 
-Sources: Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196 (EM); hmmlearn 0.3 (https://hmmlearn.readthedocs.io);
-Young et al. 2006, The HTK Book (mixtures made by splitting Gaussians).
+EM begins with every step given to a state: by k-means where the chain is ergodic; left to right, by cutting every sequence into
+S parts of equal length, the first restart exactly so and the others with cuts moved at random (Rabiner 1989, section VI).
+
+Sources: Rabiner 1989, doi:10.1109/5.18626; Baum, Petrie, Soules and Weiss 1970, doi:10.1214/aoms/1177697196 (EM); Young et al.
+2006, The HTK Book (mixtures made by splitting Gaussians); hmmlearn 0.3 (https://hmmlearn.readthedocs.io).
 
 The restarts are short and run on a subset of the sequences, and only the best of them goes on, with all.
 """
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -18,10 +23,20 @@ import numpy as np
 import torch
 from hmmlearn.base import ConvergenceMonitor
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from models.hmmlearn_emissions import BernoulliHMM, CountHMM, GaussianHMM, MixtureHMM, SymbolHMM
-from models.markov_emissions import Counts, CovarianceType, EstimatedEmissions, Frames, Gaussians, Parameters, Symbols
+from models.hmmlearn_emissions import BernoulliHMM, CountHMM, GaussianHMM, MixtureHMM, SymbolHMM, floored
+from models.markov_emissions import (
+    Counts,
+    CovarianceType,
+    EstimatedEmissions,
+    Frames,
+    Gaussians,
+    Parameters,
+    Symbols,
+    Topology,
+)
 
 _FLOOR = 1e-6
 """Added to the probability of any start, transition or symbol. EM likes exact zeros, and one symbol that training never
@@ -29,6 +44,9 @@ showed in a state would then make a whole sequence impossible."""
 
 _STEPS_PER_STATE = 10
 """A state, or a Gaussian of a mixture, needs this many steps, and twice its channels; below, EM would describe single steps."""
+
+_MOST_LEAVING = 0.9
+"""EM keeps a zero, so a left-to-right chain with as many states as steps may not begin with never staying."""
 
 _PRIOR = 1e-2
 """So much of a step with mean 0 and variance 1 is added to each Gaussian of a mixture at every update, in standardised units.
@@ -73,6 +91,8 @@ class EstimationConfig(Protocol):
     def min_variance(self) -> float: ...
     @property
     def pseudocount(self) -> float: ...
+    @property
+    def topology(self) -> Topology: ...
 
 
 def observations(inputs: Tensor, valid: Tensor) -> Observations:
@@ -93,27 +113,30 @@ def fit_em(
 ) -> Parameters:
     """The likeliest of several EM fits; likeliest on ``validation``, or on ``train`` where that is empty.
 
-    emissions: which kind; not changed. Fewer states than asked for are fitted where ``train`` has too few steps. Raises
+    emissions: which kind; not changed. Fewer states than asked for are fitted where ``train`` supports fewer. Raises
     RuntimeError if no fit stays finite.
     """
     train = train.spread(config.max_sequences)
-    screening = train.spread(config.screening_sequences)
+    n_states = n_supported_states(train, n_states, n_gaussians(emissions), config.topology)
+    needed = n_states * steps_per_state(train.values, n_gaussians(emissions))
+    screening = train.spread(max(config.screening_sequences, math.ceil(needed / train.lengths.mean())))
     judges = validation.spread(config.max_sequences) if len(validation.lengths) else train
-    n_states = n_supported_states(screening.values, n_states, n_gaussians(emissions))
     candidates: list[tuple[float, _Model]] = []
-    for _ in range(2 * config.n_restarts + 4):  # a fit that is not finite is restarted
+    for restart in range(2 * config.n_restarts + 4):  # a fit that is not finite is restarted
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        model = _run_em(_new_model(n_states, emissions, config, screening.values, seed), screening)
+        model = _run_em(
+            _new_model(n_states, emissions, config, screening, seed, restart > 0), screening, config.topology
+        )
         if model is not None:
-            candidates.append((_score(model, judges), model))
+            candidates.append((model.log_likelihood(*judges), model))
         if len(candidates) == config.n_restarts:
             break
     if not candidates:
-        raise RuntimeError(f"EM with {n_states} states gave no finite fit; lower n_states")
+        raise RuntimeError(f"EM with {n_states} states gave no finite fit; lower n_states or raise min_variance")
     best = max(candidates, key=lambda candidate: candidate[0])[1]
     longer = copy.deepcopy(best).set_params(init_params="", n_iter=config.n_iterations)
     longer.monitor_ = ConvergenceMonitor(config.tolerance * len(train.values), config.n_iterations, verbose=False)
-    return _parameters(_run_em(longer, train) or best, config.min_variance)
+    return _parameters(_run_em(longer, train, config.topology) or best)
 
 
 def n_gaussians(emissions: EstimatedEmissions) -> int:
@@ -121,70 +144,151 @@ def n_gaussians(emissions: EstimatedEmissions) -> int:
     return emissions.centres.shape[2] if isinstance(emissions, Gaussians) else 1
 
 
-def n_supported_states(values: np.ndarray, wanted: int, n_gaussians: int = 1) -> int:
-    """How many of the ``wanted`` states (N, C) values can support: 1 at least."""
-    per_state = n_gaussians * max(_STEPS_PER_STATE, 2 * values.shape[1])
-    supported = max(1, min(wanted, len(values) // per_state))
-    if not np.issubdtype(values.dtype, np.floating):
-        return supported
-    return min(supported, len(np.unique(values, axis=0)))  # k-means, where EM starts, needs distinct points
+def n_supported_states(data: Observations, wanted: int, n_gaussians: int, topology: Topology) -> int:
+    """How many of the ``wanted`` states the data can support: 1 at least; left to right, no more than the longest sequence has
+    steps, since no later state could be reached."""
+    supported = min(wanted, len(data.values) // steps_per_state(data.values, n_gaussians))
+    if topology == "left_to_right":
+        supported = min(supported, int(data.lengths.max()))
+    return max(1, supported)
+
+
+def steps_per_state(values: np.ndarray, n_gaussians: int) -> int:
+    """How many of (N, C) steps a state of M Gaussians needs at least."""
+    return n_gaussians * max(_STEPS_PER_STATE, 2 * values.shape[1])
 
 
 _Model: TypeAlias = "SymbolHMM | GaussianHMM | MixtureHMM | CountHMM | BernoulliHMM"
 
 
 def _new_model(
-    n_states: int, emissions: EstimatedEmissions, config: EstimationConfig, values: np.ndarray, seed: int
+    n_states: int,
+    emissions: EstimatedEmissions,
+    config: EstimationConfig,
+    data: Observations,
+    seed: int,
+    moves_cuts: bool,
 ) -> _Model:
-    """A restart, which gets a third of the iterations. It starts from k-means on (N, C) ``values``; symbols at random."""
+    """A restart, which gets a third of the iterations. Symbols of an ergodic chain start at random. moves_cuts: whether chance
+    decides where sequences are cut."""
+    values = data.values
+    is_ergodic = config.topology == "ergodic"
     options: dict[str, Any] = {
         "random_state": seed,
         "n_iter": max(1, config.n_iterations // 3),
         "tol": config.tolerance * len(values),
+        "init_params": "st" if is_ergodic else "",
     }
-    match emissions:
-        case Symbols():
-            return SymbolHMM(n_states, n_features=emissions.vocabulary, **options)
-        case Gaussians() if n_gaussians(emissions) == 1:
-            return GaussianHMM(n_states, emissions.covariance_type, **options)
-        case Gaussians():
-            return _split_gaussians(n_states, n_gaussians(emissions), emissions.covariance_type, values, options)
-        case Counts() | Frames():
-            mean = (values.sum(0) + 0.5) / (len(values) + 1)  # (C,), positive, and below 1 for frames
-            means = _smoothed_centres(values, n_states, mean, config.pseudocount, seed)
-            if isinstance(emissions, Frames):
+    model: _Model
+    if isinstance(emissions, Symbols):
+        model = SymbolHMM(n_states, n_features=emissions.vocabulary, **options | {"init_params": "ste"})
+        if not is_ergodic:
+            model.set_params(init_params="")
+            members = _members(data, n_states, is_ergodic, seed, moves_cuts)
+            counts = members.T @ np.eye(emissions.vocabulary)[values[:, 0]]  # (S, V)
+            smoothed = counts + config.pseudocount * (counts.sum(0) + 1) / (counts.sum() + emissions.vocabulary)
+            model.emissionprob_ = smoothed / smoothed.sum(1, keepdims=True)
+    else:
+        members = _members(data, n_states, is_ergodic, seed, moves_cuts)
+        match emissions:
+            case Gaussians() if n_gaussians(emissions) == 1:
+                model = _gaussians(members, values, emissions.covariance_type, is_ergodic, config.min_variance, options)
+            case Gaussians():
+                model = _split_gaussians(
+                    members, values, n_gaussians(emissions), emissions.covariance_type, config.min_variance, options
+                )
+            case Frames():
+                mean, means = _smoothed_means(members, values, config.pseudocount)
                 model = BernoulliHMM(n_states, mean, config.pseudocount, **options)
                 model.means_ = means
-            else:
-                prior = config.pseudocount * mean
-                model = CountHMM(
-                    n_states, lambdas_prior=prior, lambdas_weight=config.pseudocount, init_params="st", **options
-                )
+            case Counts():
+                mean, means = _smoothed_means(members, values, config.pseudocount)
+                prior = {"lambdas_prior": config.pseudocount * mean, "lambdas_weight": config.pseudocount}
+                model = CountHMM(n_states, **prior, **options)
                 model.lambdas_ = means
-            return model
-    raise TypeError(f"no estimator for {type(emissions).__name__}")
+            case _:
+                raise TypeError(f"no estimator for {type(emissions).__name__}")
+    if not is_ergodic:
+        leaving = min(_MOST_LEAVING, n_states * len(data.lengths) / len(values))
+        model.startprob_ = np.eye(n_states)[0]
+        model.transmat_ = (1 - leaving) * np.eye(n_states) + leaving * np.eye(n_states, k=1)
+        model.transmat_[-1, -1] = 1
+    return model
 
 
-def _clusters(values: np.ndarray, n_states: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """k-means on (N, C) → centres (S, C) and members (N, S), 1.0 or 0.0."""
-    fitted = KMeans(n_states, random_state=seed, n_init=10).fit(values)
-    return fitted.cluster_centers_, np.eye(n_states)[fitted.labels_]
+def _members(data: Observations, n_states: int, is_ergodic: bool, seed: int, moves_cuts: bool) -> np.ndarray:
+    """(N, S), 1.0 for the state that a step is given to; of an ergodic chain every state has one at least."""
+    if is_ergodic:
+        labels = _clusters(data.values, n_states, seed)
+    else:
+        cuts = np.arange(1.0, n_states)
+        if moves_cuts:
+            cuts = np.sort(cuts + np.random.default_rng(seed).uniform(-1, 1, len(cuts)))
+        steps = np.concatenate([(np.arange(n) + 0.5) / n for n in data.lengths])  # (N,), as shares of a sequence
+        labels = np.searchsorted(cuts / n_states, steps)
+    return np.eye(n_states)[labels]
 
 
-def _smoothed_centres(values: np.ndarray, n_states: int, mean: np.ndarray, pseudocount: float, seed: int) -> np.ndarray:
-    """(S, C): centres of k-means, each with ``pseudocount`` further members at the ``mean``, (C,)."""
-    centres, members = _clusters(values, n_states, seed)
-    sizes = members.sum(0)[:, None]  # (S, 1)
-    return (sizes * centres.clip(min=0) + pseudocount * mean) / (sizes + pseudocount)
+def _clusters(values: np.ndarray, n_states: int, seed: int) -> np.ndarray:
+    """(N, C) → (N,) labels by k-means; of fewer distinct points than states, which it cannot do, as many steps for each state,
+    in the order of their values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct points, seen from the labels
+        labels: np.ndarray = KMeans(n_states, random_state=seed, n_init=10).fit(values).labels_
+    if len(np.unique(labels)) == n_states:
+        return labels
+    labels = np.empty(len(values), dtype=np.int64)
+    labels[np.lexsort(values.T)] = np.arange(len(values)) * n_states // len(values)
+    return labels
+
+
+def _smoothed_means(members: np.ndarray, values: np.ndarray, pseudocount: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means of (N, C) values: of all, (C,), positive, and below 1 for frames; and of the members of each state, (S, C), each
+    with ``pseudocount`` further members at the mean of all."""
+    mean = (values.sum(0) + 0.5) / (len(values) + 1)
+    return mean, (members.T @ values + pseudocount * mean) / (members.sum(0)[:, None] + pseudocount)
+
+
+def _gaussians(
+    members: np.ndarray,
+    values: np.ndarray,
+    covariance_type: CovarianceType,
+    is_ergodic: bool,
+    min_variance: float,
+    options: dict[str, Any],
+) -> GaussianHMM:
+    """An ergodic chain starts from the covariance of all values, so that states share their steps. Left to right, where time
+    separates them, each state starts from the moments of its own steps and of one further step with the moments of all."""
+    n_states, n_channels = members.shape[1], values.shape[1]
+    mean, covariance = values.mean(0), np.cov(values.T, ddof=0).reshape(n_channels, n_channels)
+    if is_ergodic:
+        means = members.T @ values / members.sum(0)[:, None]
+        covariances = np.tile(covariance, (n_states, 1, 1))
+    else:
+        sizes = members.sum(0) + 1
+        means = (members.T @ values + mean) / sizes[:, None]
+        squares = np.einsum("ns,nc,nd->scd", members, values, values, optimize=True) + covariance + np.outer(mean, mean)
+        covariances = squares / sizes[:, None, None] - means[:, :, None] * means[:, None, :]
+    variances = np.diagonal(covariances, axis1=1, axis2=2)  # (S, C)
+    start = {"full": covariances, "diag": variances, "spherical": variances.mean(1)}[covariance_type]
+    model = GaussianHMM(n_states, covariance_type, min_variance, covars_prior=0.0, **options)
+    model.means_, model.covars_ = means, floored(start, covariance_type, min_variance)
+    return model
 
 
 def _split_gaussians(
-    n_states: int, n_gaussians: int, covariance_type: CovarianceType, values: np.ndarray, options: dict[str, Any]
+    members: np.ndarray,
+    values: np.ndarray,
+    n_gaussians: int,
+    covariance_type: CovarianceType,
+    min_variance: float,
+    options: dict[str, Any],
 ) -> MixtureHMM:
-    """Every state's cluster as M Gaussians, moved off its centre at random by half its standard deviation."""
-    n_channels = values.shape[1]
-    centres, members = _clusters(values, n_states, options["random_state"])
-    squares = members.T @ values**2 / members.sum(0)[:, None] - centres**2  # (S, C)
+    """Every state's members as M Gaussians, moved off their mean at random by half their standard deviation."""
+    n_states, n_channels = members.shape[1], values.shape[1]
+    sizes = members.sum(0).clip(min=1)[:, None]  # (S, 1)
+    centres = members.T @ values / sizes  # (S, C)
+    squares = members.T @ values**2 / sizes - centres**2  # (S, C)
     variances = squares.clip(min=0) + _PRIOR
     moves = np.random.default_rng(options["random_state"]).normal(size=(n_states, n_gaussians, n_channels))
     spread = np.broadcast_to(variances[:, None], moves.shape)  # (S, M, C)
@@ -203,20 +307,20 @@ def _split_gaussians(
         n_states,
         n_gaussians,
         covariance_type=covariance_type,
+        min_covar=min_variance,
         weights_prior=1 + _PRIOR,
         means_weight=_PRIOR,
-        init_params="st",
         **prior,
         **options,
     )
     model.means_ = centres[:, None] + 0.5 * np.sqrt(spread) * moves
-    model.covars_ = covariances.copy()
+    model.covars_ = floored(covariances, covariance_type, min_variance)
     model.weights_ = np.full((n_states, n_gaussians), 1 / n_gaussians)
     return model
 
 
-def _run_em(model: _Model, data: Observations) -> _Model | None:
-    """A fitted copy of ``model``, its probabilities floored; None if neither implementation stays finite."""
+def _run_em(model: _Model, data: Observations, topology: Topology) -> _Model | None:
+    """A fitted copy of ``model``, with no zeros but those of ``topology``; None if neither implementation stays finite."""
     for implementation in ("scaling", "log"):
         fitted = copy.deepcopy(model).set_params(implementation=implementation)
         try:
@@ -225,7 +329,7 @@ def _run_em(model: _Model, data: Observations) -> _Model | None:
         except (ValueError, RuntimeError) as error:  # hmmlearn's words for underflow and for rows that do not sum to 1
             _log.info("EM failed (%s): %s", implementation, error)
             continue
-        _floor_probabilities(fitted)
+        _floor_probabilities(fitted, topology)
         arrays = [fitted.startprob_, fitted.transmat_, *_emission_arrays(fitted)]
         if all(np.isfinite(array).all() for array in arrays) and np.isfinite(fitted.monitor_.history[-1]):
             return fitted
@@ -258,7 +362,7 @@ def _emission_arrays(model: _Model) -> list[np.ndarray]:
         case BernoulliHMM():
             return [model.means_]
         case GaussianHMM():
-            return [model.means_, model.covars_]  # hmmlearn gives (S, C, C) for every covariance_type
+            return [model.means_, model.covars_]  # (S, C, C) for every covariance_type
         case _:
             return [model.means_, _full_covariances(model), model.weights_]
 
@@ -271,9 +375,15 @@ def _full_covariances(model: MixtureHMM) -> np.ndarray:
     return variances[..., None] * np.eye(model.means_.shape[-1])
 
 
-def _floor_probabilities(model: _Model) -> None:
-    model.startprob_ = _floored(model.startprob_)
-    model.transmat_ = _floored(model.transmat_)
+def _floor_probabilities(model: _Model, topology: Topology) -> None:
+    n_states = model.n_components
+    if topology == "left_to_right":
+        allowed = np.eye(n_states) + np.eye(n_states, k=1)
+        model.startprob_ = np.eye(n_states)[0]
+    else:
+        allowed = np.ones((n_states, n_states))
+        model.startprob_ = _floored(model.startprob_)
+    model.transmat_ = _floored(model.transmat_, allowed)
     match model:
         case SymbolHMM():
             model.emissionprob_ = _floored(model.emissionprob_)
@@ -281,23 +391,12 @@ def _floor_probabilities(model: _Model) -> None:
             model.weights_ = _floored(model.weights_)
 
 
-def _floored(probabilities: np.ndarray) -> np.ndarray:
-    """Rows that sum to one and have no zero; a row of zeros, a state that was never left, becomes uniform."""
-    raised = probabilities + _FLOOR
+def _floored(probabilities: np.ndarray, allowed: np.ndarray | float = 1.0) -> np.ndarray:
+    """Rows that sum to one and are zero only where ``allowed`` is; those of a state that was never left become uniform."""
+    raised = (probabilities + _FLOOR) * allowed
     return raised / raised.sum(-1, keepdims=True)
 
 
-def _score(model: _Model, data: Observations) -> float:
-    """Log-likelihood in nats, in logarithms: a poor fit may underflow otherwise; -inf rather than NaN."""
-    with np.errstate(all="ignore"):
-        score = float(copy.copy(model).set_params(implementation="log").score(data.values, data.lengths))
-    return score if np.isfinite(score) else -np.inf
-
-
-def _parameters(model: _Model, min_variance: float) -> Parameters:
-    start, transition = torch.from_numpy(model.startprob_), torch.from_numpy(model.transmat_)
-    emissions, *rest = (torch.from_numpy(array) for array in _emission_arrays(model))
-    if not rest:
-        return Parameters(start, transition, emissions)
-    ridge = min_variance * torch.eye(emissions.shape[-1], dtype=torch.float64)
-    return Parameters(start, transition, emissions, rest[0] + ridge, *rest[1:])
+def _parameters(model: _Model) -> Parameters:
+    arrays = [model.startprob_, model.transmat_, *_emission_arrays(model)]
+    return Parameters(*(torch.from_numpy(array) for array in arrays))

@@ -13,8 +13,9 @@ p_t(s) = p(s_t = s | x_1..t-1) the predicted distribution, p_1 being the start:
     smoothed   g_t(i) = f_t(i) sum_j A_ij g_(t+1)(j) / p_(t+1)(j)           g_T = f_T
 
 Each b_t is divided by its largest entry, so nothing underflows however long the sequence is, and no logarithm is taken
-per step. This needs p_t to be positive at the likeliest state, which whoever makes the parameters sees to. Everything can be
-differentiated. Loops run over time alone, on tensors with time first, so that a step is one contiguous (G, B, S) block.
+per step. This needs p_t to be positive at the likeliest state, which whoever makes the parameters sees to; left-to-right
+chains have a filter of their own. Everything can be differentiated. Loops run over time alone, on tensors with time first, so
+that a step is one contiguous (G, B, S) block.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ class Filtered(NamedTuple):
     """What `filter_states` returns. At a step that is not observed nothing is learned and no time passes.
 
     filtered: (B, T, G, S) p(s_t | x_1..t). predicted: (B, T, G, S) p(s_(t+1) | x_1..t), whose last row is what the
-    next chunk needs. log_evidence: (B, T, G) log p(x_t | x_1..t-1), zero where not observed.
+    next chunk needs; carried: (B, G, S), the same as that chunk takes it. log_evidence: (B, T, G) log p(x_t | x_1..t-1), zero
+    where not observed.
     """
 
     filtered: Tensor
     predicted: Tensor
     log_evidence: Tensor
+    carried: Tensor
 
 
 def filter_states(log_likelihoods: Tensor, observed: Tensor, predicted: Tensor, transition: Tensor) -> Filtered:
@@ -65,9 +68,36 @@ def filter_states(log_likelihoods: Tensor, observed: Tensor, predicted: Tensor, 
         predictions.append(predicted)
         evidence.append(total)
     log_evidence = (_batch_first(evidence).log() + peak).squeeze(-1)  # (B, T, G)
-    return Filtered(
-        _batch_first(filtered), _batch_first(predictions), torch.where(observed[..., None], log_evidence, 0.0)
-    )
+    log_evidence = torch.where(observed[..., None], log_evidence, 0.0)
+    return Filtered(_batch_first(filtered), _batch_first(predictions), log_evidence, predicted.transpose(0, 1))
+
+
+def filter_left_to_right(
+    log_likelihoods: Tensor, observed: Tensor, log_predicted: Tensor, transition: Tensor
+) -> Filtered:
+    """`filter_states` of a chain whose states go to themselves and the next alone, from ``log_predicted``, (B, G, S), on.
+
+    In logarithms: a state that has been left cannot be reached again, so one that looks impossible for some steps must not be
+    lost. With two arcs into each state this takes no product of matrices.
+    """
+    stay = transition.diagonal(dim1=1, dim2=2).log()[:, None]  # (G, 1, S)
+    go = transition.diagonal(1, dim1=1, dim2=2).log()[:, None]  # (G, 1, S-1)
+    log_predicted = log_predicted.transpose(0, 1)  # (B, G, S) → (G, B, S)
+    filtered, predictions, evidence = [], [], []
+    steps = _time_first(log_likelihoods).unbind()  # T × (G, B, S)
+    for step, is_observed in zip(steps, observed.T[:, None, :, None].unbind(), strict=True):
+        joint = log_predicted + step
+        total = joint.logsumexp(-1, keepdim=True)  # (G, B, 1)
+        filtered.append(joint - total)
+        stayed = filtered[-1] + stay
+        arrived = torch.logaddexp(stayed[..., 1:], filtered[-1][..., :-1] + go)
+        moved = torch.cat([stayed[..., :1], arrived], -1)  # (G, B, S)
+        log_predicted = torch.where(is_observed, moved, log_predicted)
+        predictions.append(log_predicted)
+        evidence.append(total)
+    log_evidence = torch.where(observed[..., None], _batch_first(evidence).squeeze(-1), 0.0)  # (B, T, G)
+    posteriors, predicted = _batch_first(filtered).exp(), _batch_first(predictions).exp()
+    return Filtered(posteriors, predicted, log_evidence, log_predicted.transpose(0, 1))
 
 
 def smooth_states(result: Filtered, lengths: Tensor, transition: Tensor) -> Tensor:

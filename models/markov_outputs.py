@@ -7,7 +7,8 @@ p_(t+1)(s) = p(s_(t+1) = s | x_1..t), the predicted distribution of `markov_infe
     next input   E[x_(t+1) | x_1..t] = sum_s p_(t+1)(s) m_s, which of symbols and frames is their probabilities
     forecast     E[d_(t+1) + … + d_(t+k) | x_1..t], where the states emit the differences d_t = x_t − x_(t−1)
 
-What is carried from chunk to chunk begins with the predicted distribution over the states of the next step, (B, G, S).
+What is carried from chunk to chunk begins with the predicted distribution over the states of the next step, (B, G, S), left to
+right its logarithm.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from models.contract import State
 from models.markov_emissions import MarkovModels
-from models.markov_inference import Filtered, filter_states, forecast_means
+from models.markov_inference import Filtered, filter_left_to_right, filter_states, forecast_means
 from models.sequences import Classes, InputSpec, Real, RealInput, TargetSpec, TokenInput, valid_steps
 
 
@@ -48,12 +49,19 @@ def observed_steps(inputs: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def filtered(
-    hmm: MarkovModels, inputs: Tensor, lengths: Tensor | None, predicted: Tensor | None
+    hmm: MarkovModels, inputs: Tensor, lengths: Tensor | None, carried: Tensor | None
 ) -> tuple[Filtered, Tensor]:
-    """The filter over a chunk, and the (B, T) observed steps. predicted: (B, G, S); None: at the beginning."""
-    observed, chain = observed_steps(inputs, lengths), hmm.chain()
-    predicted = chain.beginning(len(inputs)) if predicted is None else predicted
-    return filter_states(hmm.log_likelihoods(inputs, observed), observed, predicted, chain.transition), observed
+    """The filter over a chunk, and the (B, T) observed steps. carried: (B, G, S), from the chunk before, or None."""
+    observed = observed_steps(inputs, lengths)
+    return filtered_steps(hmm, hmm.log_likelihoods(inputs, observed), observed, carried), observed
+
+
+def filtered_steps(hmm: MarkovModels, log_likelihoods: Tensor, observed: Tensor, carried: Tensor | None) -> Filtered:
+    """The filter over (B, T, G, S) log likelihoods."""
+    chain = hmm.chain()
+    carried = hmm.beginning(len(observed), chain) if carried is None else carried
+    run = filter_left_to_right if hmm.topology == "left_to_right" else filter_states
+    return run(log_likelihoods, observed, carried, chain.transition)
 
 
 def class_posteriors(
@@ -64,7 +72,7 @@ def class_posteriors(
     result, observed = filtered(hmm, inputs, lengths, predicted)
     log_posteriors = (before[:, None] + result.log_evidence.cumsum(1)).log_softmax(-1)  # (B, T, G)
     after = torch.where(observed.any(1)[:, None], log_posteriors[:, -1], before)
-    return log_posteriors, (result.predicted[:, -1], after)
+    return log_posteriors, (result.carried, after)
 
 
 def next_inputs(hmm: MarkovModels, inputs: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State]:
@@ -72,7 +80,7 @@ def next_inputs(hmm: MarkovModels, inputs: Tensor, state: State | None, lengths:
     seen = as_frames(inputs) if hmm.is_real else inputs
     result, _ = filtered(hmm, seen, lengths, state[0] if state else None)
     means = result.predicted[:, :, 0] @ hmm.means()[0]  # (B, T, S) → (B, T, V) or (B, T, C)
-    return means.logit() if hmm.is_real else means.log(), (result.predicted[:, -1],)
+    return means.logit() if hmm.is_real else means.log(), (result.carried,)
 
 
 def as_frames(inputs: Tensor) -> Tensor:
@@ -87,23 +95,23 @@ def forecasts(
 
     State: predicted (B, 1, S), last input (B, C), and (B, 1) 1.0 where there was one, else 0.0.
     """
-    chain = hmm.chain()
     predicted, last, started = state or before_forecasts(hmm, len(inputs))
     valid = observed_steps(inputs, lengths)
     values = inputs.to(last.dtype)
     differences = values - torch.cat([last[:, None], values[:, :-1]], 1)  # (B, T, C)
     observed = valid & torch.cat([started > 0, valid[:, :-1]], 1)  # (B, T): where there is a step before
-    result = filter_states(hmm.log_likelihoods(differences, observed), observed, predicted, chain.transition)
-    sums = forecast_means(hmm.means()[0], chain.transition[0], horizon)  # (S, horizon, C)
+    likelihoods = hmm.log_likelihoods(differences, observed)
+    result = filtered_steps(hmm, likelihoods, observed, predicted)
+    sums = forecast_means(hmm.means()[0], hmm.chain().transition[0], horizon)  # (S, horizon, C)
     outputs = result.predicted[:, :, 0] @ sums.flatten(1)  # (B, T, S) → (B, T, horizon · C)
     n_valid = valid.sum(1)
     final = values[torch.arange(len(inputs), device=inputs.device), (n_valid - 1).clamp_min(0)]  # (B, C)
     any_valid = (n_valid > 0)[:, None]
-    after = (result.predicted[:, -1], torch.where(any_valid, final, last), started.masked_fill(any_valid, 1.0))
+    after = (result.carried, torch.where(any_valid, final, last), started.masked_fill(any_valid, 1.0))
     return outputs, after
 
 
 def before_forecasts(hmm: MarkovModels, batch_size: int) -> State:
     """The state of `forecasts` before the first step."""
     last = hmm.shift.new_zeros(batch_size, len(hmm.shift))
-    return hmm.chain().beginning(batch_size), last, last.new_zeros(batch_size, 1)
+    return hmm.beginning(batch_size), last, last.new_zeros(batch_size, 1)

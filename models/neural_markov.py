@@ -135,7 +135,9 @@ class TrainedMarkovModels(MarkovModels):
         self.n_batches = self.n_batches + 1
         self.shift = self.shift + (mean - self.shift) / self.n_batches
         self.variance = self.variance + (variance - self.variance) / self.n_batches
-        self.scale = torch.where(self.variance > 0, self.variance.sqrt(), 1.0)
+        rounding = 1e-6 * self.shift.abs()  # the deviation of a channel that never changes is not exactly 0
+        deviation = self.variance.sqrt()
+        self.scale = torch.where(deviation > rounding, deviation, 1.0)
 
 
 def _probabilities(logits: Tensor) -> Tensor:
@@ -163,7 +165,7 @@ class NeuralMarkovPredictor(Predictor):
 
     def beginning(self, batch_size: int) -> Tensor:
         """(B, G, S)."""
-        return self.hmm.chain().beginning(batch_size)
+        return self.hmm.beginning(batch_size)
 
     def state_bytes(self, t: int) -> int:
         return sum(part.element_size() * part.numel() for part in self.initial_state(1))

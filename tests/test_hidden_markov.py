@@ -272,7 +272,7 @@ def test_tag_gaussians_are_the_moments_of_their_members_and_one_standard_observa
         torch.tensor([4]),
         torch.ones(1, 4, dtype=torch.bool),
     )
-    predictor = build(RealInput(1), Classes(2), True, replace(CONFIG, min_variance=0.0))
+    predictor = build(RealInput(1), Classes(2), True, replace(CONFIG, min_variance=1e-9))
     predictor.fit(batch, batch, torch.Generator())
     standardised = (np.array([1.0, 3.0, 5.0, 7.0]) - 4) / np.sqrt(5)
     for tag, own in enumerate((standardised[:2], standardised[2:])):
@@ -354,7 +354,7 @@ def test_a_fitted_forecast_of_a_sawtooth_beats_the_last_value():
 
 
 def test_em_that_never_stays_finite_says_what_to_change(monkeypatch):
-    monkeypatch.setattr(markov_estimation, "_run_em", lambda model, data: None)
+    monkeypatch.setattr(markov_estimation, "_run_em", lambda model, data, topology: None)
     batch = next_symbol_batch(torch.randint(4, (3, 9)))
     with pytest.raises(RuntimeError, match="lower n_states"):
         build(TokenInput(4), Classes(4, future=True), True).fit(batch, batch, torch.Generator())
@@ -495,7 +495,7 @@ def test_tags_of_equal_mean_and_variance_are_told_apart_by_mixtures_alone():
         predictor = build(RealInput(1), Classes(2), True, config)
         predictor.fit(batch, batch, torch.Generator().manual_seed(0))
         right[name] = float((predictor(inputs)[0].argmax(-1) == tags).double().mean())
-    assert right["one"] < 0.7 and right["three"] > 0.98
+    assert right["one"] < 0.7 and right["three"] > 0.97
 
 
 @pytest.mark.parametrize(
@@ -525,6 +525,8 @@ def test_what_an_hmm_cannot_do_is_refused_with_a_reason(inputs, target):
         {"pseudocount": 0.0},
         {"decoding": "map"},
         {"emission": "counts"},
+        {"topology": "circular"},
+        {"min_variance": 0.0},
         {"emission": "poisson", "n_gaussians": 2},
     ],
 )

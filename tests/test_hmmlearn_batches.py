@@ -81,18 +81,49 @@ def test_a_whole_fit_ends_where_hmmlearns_does(kind: str, monkeypatch: pytest.Mo
     assert list(ours.monitor_.history) == pytest.approx(list(theirs.monitor_.history), rel=1e-9)
 
 
-def test_an_underflow_is_refused_as_hmmlearn_does() -> None:
+def test_an_outlier_that_underflows_in_hmmlearns_loop_is_as_in_its_logarithms() -> None:
     model, values = drawn("diag", 2, [3] * 4, 0)
-    for worthwhile in (np.inf, 0.0):
-        with pytest.raises(ValueError, match="underflow"), np.errstate(all="ignore"):
-            e_step(model, values + 1e4, [3] * 4, worthwhile)
+    values[4] += 100
+    with pytest.raises(ValueError, match="underflow"), np.errstate(all="ignore"):
+        e_step(model, values, [3] * 4, 0.0)
+    ours, our_score = e_step(model, values, [3] * 4, np.inf)
+    theirs, their_score = e_step(model.set_params(implementation="log"), values, [3] * 4, 0.0)
+    assert our_score == pytest.approx(their_score) and our_score == pytest.approx(model.log_likelihood(values, [3] * 4))
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("distance", [1.0, 60.0])
+def test_a_left_to_right_chain_whose_likeliest_states_cannot_be_reached_is_as_in_hmmlearns_logarithms(distance) -> None:
+    rng, lengths = np.random.default_rng(0), [4, 2, 5, 1]
+    model, values = drawn("diag", 4, lengths, 0)
+    model.startprob_ = np.eye(4)[0]
+    model.transmat_ = 0.6 * np.eye(4) + 0.4 * np.eye(4, k=1)
+    model.transmat_[-1] = 0.0  # as EM leaves the row of a last state that is never stayed in
+    model.means_ = distance * np.arange(4)[:, None] + rng.normal(size=(4, 2))
+    values[[0, 4, 6, 11]] += 3 * distance  # each sequence begins where only the last state would
+    ours, our_score = e_step(model, values, lengths, np.inf)
+    theirs, their_score = e_step(model.set_params(implementation="log"), values, lengths, 0.0)
+    assert our_score == pytest.approx(their_score)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_symbols_that_no_reachable_state_emits_are_impossible() -> None:
+    model, values = drawn("symbols", 2, [3] * 4, 0)
+    model.emissionprob_ = np.array([[0.0, 0.5, 0.25, 0.25]] * 2)
+    values[:] = 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        with pytest.raises(ValueError, match="underflow"):
+            e_step(model, values, [3] * 4, np.inf)
+        assert model.log_likelihood(values, [3] * 4) == -np.inf
 
 
 def test_few_long_sequences_are_left_to_hmmlearn_and_many_short_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     model, values = drawn("symbols", 2, [100] * 2, 0)
     taken: list[int] = []
     forward = model._forward
-    monkeypatch.setattr(model, "_forward", lambda emitted: taken.append(emitted.shape[1]) or forward(emitted))
+    monkeypatch.setattr(model, "_forward", lambda logs, valid: taken.append(logs.shape[1]) or forward(logs, valid))
     model._do_estep(values, np.array([100] * 2))
     assert taken == []
     model._do_estep(values, np.array([10] * 20))

@@ -101,10 +101,11 @@ def test_em_of_mixtures_moves_every_parameter_as_hmmlearns_does(covariance_type,
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 12, 10)
     values = rng.normal(size=(lengths.sum(), 3)) + 2 * rng.integers(3, size=(lengths.sum(), 1))
-    options = {"random_state": 1, "n_iter": 4, "tol": -np.inf}
-    ours = markov_estimation._split_gaussians(2, 2, covariance_type, values, options)
+    options = {"random_state": 1, "n_iter": 4, "tol": -np.inf, "init_params": "st"}
+    members = np.eye(2)[rng.integers(2, size=len(values))]
+    ours = markov_estimation._split_gaussians(members, values, 2, covariance_type, 1e-9, options)
     ours.set_params(implementation=implementation).fit(values, lengths)
-    again = markov_estimation._split_gaussians(2, 2, covariance_type, values, options)
+    again = markov_estimation._split_gaussians(members, values, 2, covariance_type, 1e-9, options)
     again._init(values)  # the random start and transitions of the same seed
     theirs = GMMHMM(**again.get_params()).set_params(implementation=implementation, init_params="")
     names = ("startprob_", "transmat_", "weights_", "means_", "covars_")
@@ -118,8 +119,8 @@ def test_em_of_mixtures_moves_every_parameter_as_hmmlearns_does(covariance_type,
 def test_em_of_counts_moves_every_parameter_as_hmmlearns_does():
     rng = np.random.default_rng(0)
     values, lengths = rng.poisson(rng.choice([1.0, 7.0], size=(60, 1)) * [1, 2]).astype(float), np.full(6, 10)
-    model = markov_estimation._new_model(2, Counts(1, 2, 2), HiddenMarkovConfig(n_iterations=12), values, 0)
-    again = markov_estimation._new_model(2, Counts(1, 2, 2), HiddenMarkovConfig(n_iterations=12), values, 0)
+    data, config = markov_estimation.Observations(values, lengths), HiddenMarkovConfig(n_iterations=12)
+    model, again = (markov_estimation._new_model(2, Counts(1, 2, 2), config, data, 0, False) for _ in range(2))
     again._init(values)
     theirs = PoissonHMM(**again.get_params()).set_params(init_params="")
     names = ("startprob_", "transmat_", "lambdas_")
@@ -167,7 +168,8 @@ def test_what_em_of_frames_maximises_never_falls():
     rng = np.random.default_rng(2)
     values, lengths = rng.integers(2, size=(90, 4)).astype(float), np.full(9, 10)
     emissions = Frames(1, 3, 4)
-    model = markov_estimation._new_model(3, emissions, HiddenMarkovConfig(n_iterations=90, tolerance=0.0), values, 0)
+    data, config = markov_estimation.Observations(values, lengths), HiddenMarkovConfig(n_iterations=90, tolerance=0.0)
+    model = markov_estimation._new_model(3, emissions, config, data, 0, False)
     model.monitor_.tol = -np.inf
     heard = []
     model.monitor_.report = lambda bound: heard.append(bound) or type(model.monitor_).report(model.monitor_, bound)
@@ -200,8 +202,9 @@ def test_what_hmmlearn_logs_of_its_fit_is_not_heard_and_what_else_it_logs_is(cap
         assert "degenerate solution" in caplog.text
         caplog.clear()
         assert markov_estimation._run_em(
-            hmmlearn_emissions.GaussianHMM(3, n_iter=5, random_state=0),
+            hmmlearn_emissions.GaussianHMM(3, n_iter=5, init_params="stmc", random_state=0),
             markov_estimation.Observations(values, lengths),
+            "ergodic",
         )
         assert not caplog.records
         with markov_estimation._quiet():

@@ -223,3 +223,18 @@ def test_a_whole_sequence_tagger_takes_no_state():
 def test_a_configuration_that_makes_no_sense_is_refused(field):
     with pytest.raises(ValueError, match="must be"):
         NeuralMarkovConfig(**field)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1234.567])
+def test_a_channel_that_never_changes_is_not_scaled_by_its_rounding_errors(constant):
+    torch.manual_seed(0)
+    predictor = registry.entry("neural_hmm").build(
+        RealInput(2), Classes(3, "sequence"), True, NeuralMarkovConfig(n_states=3)
+    )
+    inputs = torch.randn(16, 30, 2)
+    inputs[..., 1] = constant
+    for _ in range(3):
+        predictor(inputs)
+    assert float(predictor.hmm.scale[1]) == 1.0 and float(predictor.hmm.scale[0]) == pytest.approx(1, abs=0.2)
+    inputs[:, 3, 1] *= 1.01
+    assert bool(predictor.eval()(inputs)[0].isfinite().all())
