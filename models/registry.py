@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import torch
 
 from models import (
+    arima,
     convolutional,
     counting,
     efficient,
@@ -25,6 +26,7 @@ from models import (
     quantised,
     recurrent,
     rocket,
+    seasonal,
     smoothing,
     transformer,
     trees,
@@ -49,7 +51,9 @@ ENTRIES: list[ModelEntry] = [
     *neural_markov.ENTRIES,
     *rocket.ENTRIES,
     *trees.ENTRIES,
+    *seasonal.ENTRIES,
     *smoothing.ENTRIES,
+    *arima.ENTRIES,
     *counting.ENTRIES,
     *floors.ENTRIES,
 ]

@@ -237,8 +237,8 @@ class BoostedTrees(SelfFitting):
 def accumulated(steps: Tensor, before: Tensor, count: Tensor) -> Tensor:
     """What the statistics are computed from, before a chunk and after each of its steps (B, T, C): (B, T + 1, 9, C).
 
-    The nine are x_1, x_t, the smallest and largest value, and with z_i = x_i - x_1 the sums of z_i, z_i², i z_i, |z_i - z_(i-1)|
-    and z_i z_(i-1). before: (B, 9, C), those after the chunk before. count: (B, 1), the steps before it.
+    The nine are x_1, x_t, the smallest and largest value, and with z_i = x_i - x_1 the sums of z_i, z_i², i z_i,
+    |z_i - z_(i-1)| and z_i z_(i-1). before: (B, 9, C), those after the chunk before. count: (B, 1), the steps before it.
     """
     first, last, low, high = before[:, :4].unbind(1)  # (B, C)
     first = torch.where(count == 0, steps[:, 0], first) if steps.shape[1] else first
