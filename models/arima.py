@@ -57,7 +57,8 @@ class ArimaConfig:
     max_models: int = 24
 
     def __post_init__(self) -> None:
-        if self.max_order < 1 or self.max_period < 2 or min(self.period or 1, self.max_models) < 1:
+        least = min(self.max_order, self.max_models, 1 if self.period is None else self.period)
+        if least < 1 or self.max_period < 2:
             raise ValueError("max_order, period and max_models must be at least 1 and max_period at least 2")
         if self.max_steps < LEAST_STEPS:
             raise ValueError(f"max_steps must be at least {LEAST_STEPS}, got {self.max_steps}")
@@ -156,7 +157,10 @@ def _stationary(transition: np.ndarray, gain: np.ndarray) -> np.ndarray:
 
 
 def estimated(pieces: list[np.ndarray], orders: Orders) -> Estimate | None:
-    """The likeliest parameters for the stretches of a series, (T,) each; None where they are too short or do not change."""
+    """The likeliest parameters for the stretches of a series, (T,) each.
+
+    None where they are too short, do not change, or lead to the edge of what is stationary, where the likelihood ends.
+    """
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     filters = orders.differences()
@@ -180,8 +184,13 @@ def estimated(pieces: list[np.ndarray], orders: Orders) -> Estimate | None:
         model.ssm.filter_chandrasekhar = True  # half the time for many states; it takes no missing values
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an optimiser that stopped early has a worse AICc, no more
-        fit = model.fit(disp=False, cov_type="none", maxiter=50) if model.k_params else model.filter([])
+        try:
+            fit = model.fit(disp=False, cov_type="none", maxiter=50) if model.k_params else model.filter([])
+        except np.linalg.LinAlgError:
+            return None
     ar, ma = fit.polynomial_reduced_ar, fit.polynomial_reduced_ma
+    if not np.isfinite(fit.llf) or np.abs(np.roots(ar)).max(initial=0.0) > 1 - 1e-6:
+        return None
     k = orders.n_parameters() + 1
     return Estimate(orders, ar, ma, _mean(fit, ar) * scale, float(-2 * fit.llf + 2 * k * n / max(n - k - 1, 1)))
 

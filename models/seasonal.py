@@ -47,7 +47,7 @@ class SeasonalNaiveConfig:
     max_period: int = 60
 
     def __post_init__(self) -> None:
-        if min(self.period or 1, self.n_seasons or 1) < 1 or self.max_period < 2:
+        if any(x is not None and x < 1 for x in (self.period, self.n_seasons)) or self.max_period < 2:
             raise ValueError("period and n_seasons must be at least 1 and max_period at least 2")
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from models.rocket import ENTRIES, MiniRocketConfig, PositiveShares, confidence, dilations, quantiles_of, ridge, shifted
+from models.ridge import confidence, ridge
+from models.rocket import ENTRIES, MiniRocketConfig, PositiveShares, dilations, quantiles_of, shifted
 from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
 
 ENTRY = ENTRIES[0]

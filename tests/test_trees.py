@@ -5,7 +5,17 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from models.sequences import Binary, Classes, Real, RealInput, SequenceBatch, TokenInput, Transcript, last_steps, valid_steps
+from models.sequences import (
+    Binary,
+    Classes,
+    Real,
+    RealInput,
+    SequenceBatch,
+    TokenInput,
+    Transcript,
+    last_steps,
+    valid_steps,
+)
 from models.trees import ENTRIES, BoostedTreesConfig
 
 ENTRY = ENTRIES[0]
