@@ -153,10 +153,10 @@ def joined(windows: np.ndarray) -> list[np.ndarray]:
         apart = windows[open_pairs + 1, :-stride] - windows[open_pairs, stride:]
         strides[open_pairs[np.ptp(apart, axis=1).max(1) <= 1e-5 * scale]] = stride
     pieces, level = [[windows[0]]], np.zeros(windows.shape[2])
-    for window, before, stride in zip(windows[1:], windows[:-1], strides, strict=True):
-        if stride:
-            level = level + (before[stride:] - window[:-stride]).mean(0)
-            pieces[-1].append(window[-stride:] + level)
+    for window, before, step in zip(windows[1:], windows[:-1], strides.tolist(), strict=True):
+        if step:
+            level = level + (before[step:] - window[:-step]).mean(0)
+            pieces[-1].append(window[-step:] + level)
         else:
             level = np.zeros(windows.shape[2])
             pieces.append([window])
