@@ -249,12 +249,11 @@ class Arima(InnovationsForecaster):
         return [None, *fitted, *[None] * (10 - len(fitted))]
 
     def _seasons(self, pieces: list[np.ndarray], longest: int) -> list[int]:
-        """Those to be tried: the given one, or the two likeliest, unless the second is a multiple of the first."""
+        """Those to be tried: the given one, or the two likeliest."""
         if self.config.period is not None:
             proposed = [self.config.period]
         else:
-            first, second, *_ = periods(pieces, min(self.config.max_period, longest))
-            proposed = [first, second] if second % first else [first]
+            proposed = periods(pieces, min(self.config.max_period, longest))[:2]
         return [m for m in proposed if 1 < m <= longest]
 
     def _varied(self, pieces: list[np.ndarray], start: Estimate | None) -> Estimate | None:

@@ -31,6 +31,8 @@ MAX_SEASONS = 4
 """Seasons averaged at most."""
 MAX_VALUES = 2**21
 """Values of the training windows that are joined; of more, the last windows are taken. It bounds time and memory."""
+MAX_JUDGED = 512
+"""Validation sequences that candidates are compared on, at most, evenly spaced: neighbouring windows overlap."""
 BLOCK = 64
 """Sequences forecast at a time when validation chooses; it bounds memory."""
 
@@ -183,21 +185,25 @@ def periods(pieces: list[np.ndarray], limit: int) -> list[int]:
 def _peaks(pieces: list[np.ndarray], limit: int, below_zero: bool) -> list[int]:
     """The lags 2 … limit at which the autocorrelation of the stretches peaks, the highest first.
 
-    below_zero: only lags after it was negative, so that the correlation of neighbouring values is passed.
+    Only where it is above two standard errors of that of noise. below_zero: only lags after it was negative, so that the
+    correlation of neighbouring values is passed.
     """
     lags = np.arange(1, limit + 2)
     # Sums and not means, as in the usual autocorrelation: of a period and its multiples the shortest comes first.
     r = np.array([sum(float(x[lag:] @ x[:-lag]) for x in pieces if len(x) > lag) for lag in lags])
     first = np.argmax(r < 0) if (r < 0).any() else len(r)
+    noise = 2 * sum(float(x @ x) for x in pieces) / max(sum(map(len, pieces)), 1) ** 0.5
     places = range(max(1, int(first) if below_zero else 1), len(r) - 1)
-    peaks = [i for i in places if r[i] > max(r[i - 1], r[i + 1], 0.0)]
+    peaks = [i for i in places if r[i] > max(r[i - 1], r[i + 1], noise)]
     return [int(lags[i]) for i in sorted(peaks, key=lambda i: -r[i])]
 
 
 def squared_errors(predictor: Predictor, batch: SequenceBatch, horizon: int) -> Tensor:
-    """(C,) float64: the mean squared error of the forecasts at the scored steps of ``batch``, by channel."""
+    """(C,) float64: the mean squared error of the forecasts at the scored steps of ``batch``, by channel; of more than
+    MAX_JUDGED sequences at those of as many."""
     sums, n = torch.zeros(()), 0
-    for index in torch.arange(len(batch)).split(BLOCK):
+    chosen = torch.linspace(0, len(batch) - 1, min(len(batch), MAX_JUDGED), dtype=torch.float64).round().long()
+    for index in chosen.split(BLOCK):
         part = batch.select(index)
         with torch.no_grad():
             outputs, _ = predictor(part.inputs.double(), None, part.lengths)
