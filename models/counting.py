@@ -188,9 +188,10 @@ class FrequentTagConfig:
 
 
 def _refuses_but_tags(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
-    if target.future:
+    refusal = _refuses(inputs, target, causal)
+    if refusal is None and target.future:
         return "tags the present symbol, and the next one is asked for"
-    return _refuses(inputs, target, causal)
+    return refusal
 
 
 def _build_tagger(inputs: InputSpec, target: TargetSpec, causal: bool, config: FrequentTagConfig) -> Predictor:
