@@ -3,10 +3,11 @@
 Sakoe & Chiba 1978, doi:10.1109/TASSP.1978.1163055; the usual baseline of time series classification (Bagnall et al. 2017,
 doi:10.1007/s10618-016-0483-9). Warping aligns x and y by a path of steps (1, 0), (0, 1) and (1, 1) of the least cost:
 
-    D(i, j) = |x_i - y_j|² + min(D(i-1, j), D(i, j-1), D(i-1, j-1))        |i / n_x - j / n_y| in the band
+    D(i, j) = |x_i - y_j|² + min(D(i-1, j), D(i, j-1), D(i-1, j-1))        |i - j| ≤ ⌊band · number of steps⌋
 
-With a band of no width and equal lengths that is the squared Euclidean distance. The distances are aeon's; they are computed
-here for many pairs at once, diagonal by diagonal, because aeon's are compiled on first use.
+With no band that is the squared Euclidean distance. The distances are aeon's; they are computed here for many pairs at once,
+diagonal by diagonal, because aeon's are compiled on first use. For that, sequences are resampled to one length, which is no
+worse than warping unequal ones (Ratanamahatana & Keogh 2005, "Three myths about dynamic time warping data mining").
 
 The shares of the k neighbours' classes are no log-odds: `models.ridge.confidence` makes some of them, from sequences of
 training each of which is left out.
@@ -38,8 +39,8 @@ class NearestNeighbourConfig:
     """band: how far warping may move a step, as a share of the shorter sequence; 0: not at all; None: of 0, 0.05 and 0.1
     the one with the fewest errors when training sequences are left out. n_neighbours: k.
 
-    max_sequences: training sequences compared with at most, evenly spaced. max_steps: longer sequences are averaged over
-    blocks of steps, of equal length, until they have no more. Time grows with the first, and with the square of the second.
+    max_sequences: training sequences compared with at most, evenly spaced. max_steps: sequences are resampled to the length of
+    the longest in training, or to this one if that is longer. Time grows with the first, and with the square of the second.
     """
 
     band: float | None = None
@@ -57,12 +58,11 @@ class NearestNeighbourConfig:
 class NearestNeighbour(SelfFitting):
     """Takes whole sequences and carries no state. Channels are standardised by training; symbols are one-hot channels.
 
-    A copy of the training sequences is what it knows: (M, T, C) values and their lengths and classes, (M,).
+    A copy of the training sequences is what it knows: (M, n, C) values and their classes, (M,).
     """
 
     causal = False
     values: Tensor
-    lengths: Tensor
     classes: Tensor
     mean: Tensor
     deviation: Tensor
@@ -74,7 +74,6 @@ class NearestNeighbour(SelfFitting):
         self.inputs, self.target, self.config = inputs, target, config
         n_channels = inputs.channels if isinstance(inputs, RealInput) else inputs.vocabulary
         self.register_buffer("values", torch.zeros(1, 1, n_channels, dtype=torch.float64))
-        self.register_buffer("lengths", torch.ones(1, dtype=torch.int64))
         self.register_buffer("classes", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(n_channels, dtype=torch.float64))
         self.register_buffer("deviation", torch.ones(n_channels, dtype=torch.float64))
@@ -88,8 +87,8 @@ class NearestNeighbour(SelfFitting):
             raise ValueError("the nearest neighbour takes whole sequences; pass no state")
         n, longest = inputs.shape[:2]
         ends = torch.full((n,), longest) if lengths is None else lengths
-        values, shorter = self._sequences(inputs, ends)
-        shares = self._shares(warped(values, shorter, self.values, self.lengths, float(self.band)))  # (B, K)
+        values = self._sequences(inputs, ends, self.values.shape[1])
+        shares = self._shares(warped(values, self.values, float(self.band)))  # (B, K)
         outputs = shares.new_zeros(n, longest, self.target.n)
         outputs[torch.arange(n), ends - 1] = self.scale * shares
         return outputs.to(inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()), ()
@@ -102,7 +101,7 @@ class NearestNeighbour(SelfFitting):
 
     def parameter_counts(self) -> ParameterCounts:
         """The values of the training sequences that it keeps."""
-        return ParameterCounts(int(self.lengths.sum()) * self.values.shape[2])
+        return ParameterCounts(self.values.numel())
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
         """Keeps the training sequences; some, left out in turn, say how sure an answer is. Needs neither validation nor
@@ -113,13 +112,14 @@ class NearestNeighbour(SelfFitting):
             deviation = valid.std(0, correction=0)
             self.mean.copy_(valid.mean(0))
             self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
-        self.values, self.lengths = self._sequences(chosen.inputs, chosen.lengths)
+        n_steps = min(int(train.lengths.max()), self.config.max_steps)
+        self.values = self._sequences(chosen.inputs, chosen.lengths, n_steps)
         self.classes = chosen.targets[chosen.scored]  # (M,)
         left_out = evenly(len(chosen), N_LEFT_OUT)
         right = self.classes[left_out]
         shares = {}
         for band in BANDS if self.config.band is None else (self.config.band,):
-            apart = warped(self.values[left_out], self.lengths[left_out], self.values, self.lengths, band)
+            apart = warped(self.values[left_out], self.values, band)
             apart[torch.arange(len(left_out)), left_out] = torch.inf
             shares[band] = self._shares(apart)
         best = max(shares, key=lambda band: int((shares[band].argmax(1) == right).sum()))  # of equal ones the narrowest
@@ -131,27 +131,25 @@ class NearestNeighbour(SelfFitting):
         nearest = distances.topk(min(self.config.n_neighbours, distances.shape[1]), largest=False).indices  # (B, k)
         return F.one_hot(self.classes[nearest], self.target.n).double().mean(1)
 
-    def _sequences(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T', C) float64, standardised, zeros in the padding, and the lengths (B,) after blocks were averaged."""
+    def _sequences(self, inputs: Tensor, lengths: Tensor, n_steps: int) -> Tensor:
+        """(B, n_steps, C) float64: sequences standardised and resampled."""
         inputs = blank_padding(inputs, lengths)
         if isinstance(self.inputs, RealInput):
             values = (inputs.double() - self.mean) / self.deviation
         else:
             values = F.one_hot(inputs, self.inputs.vocabulary).double()  # (B, T) → (B, T, V)
-        lengths = lengths.to(inputs.device)
-        values = blank_padding(values, lengths)
-        longest = int(lengths.max())
-        shorter = lengths.clamp(max=self.config.max_steps)
-        if longest > self.config.max_steps:
-            # Step i of a sequence of n belongs to block i n' // n of its n'.
-            steps = torch.arange(values.shape[1], device=values.device)
-            blocks = (steps * shorter[:, None] // lengths[:, None]).clamp(max=self.config.max_steps - 1)  # (B, T)
-            sums = values.new_zeros(len(values), self.config.max_steps, values.shape[2])
-            sums.scatter_add_(1, blocks[..., None].expand_as(values), values)
-            ones = valid_steps(lengths, values.shape[1]).double()
-            counts = values.new_zeros(len(values), self.config.max_steps).scatter_add_(1, blocks, ones)
-            values = sums / counts.clamp(min=1)[..., None]
-        return values[:, : int(shorter.max())], shorter
+        return stretched(values, lengths.to(inputs.device), n_steps)
+
+
+def stretched(values: Tensor, lengths: Tensor, n_steps: int) -> Tensor:
+    """Sequences (B, T, C) of their lengths (B,) → (B, n_steps, C): means over the steps that each new one covers, if only in
+    part. It leaves a sequence of that length as it is, and repeats steps of a shorter one."""
+    new = torch.arange(n_steps, device=values.device)
+    first = new * lengths[:, None] // n_steps  # (B, n_steps)
+    end = -(-(new + 1) * lengths[:, None] // n_steps)
+    sums = F.pad(values.cumsum(1), (0, 0, 1, 0))  # (B, T + 1, C)
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return (sums[rows, end] - sums[rows, first]) / (end - first)[..., None]
 
 
 def evenly(n: int, most: int) -> Tensor:
@@ -159,75 +157,39 @@ def evenly(n: int, most: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
-def warped(x: Tensor, x_lengths: Tensor, y: Tensor, y_lengths: Tensor, band: float) -> Tensor:
-    """Distances (B, M) of sequences x (B, T, C) and y (M, T', C), in any lengths (B,) and (M,).
-
-    Pairs of equal lengths share their band, so they are computed together.
-    """
-    distances = x.new_zeros(len(x), len(y))
-    for n_x in x_lengths.unique().tolist():
-        rows = (x_lengths == n_x).nonzero()[:, 0]
-        for n_y in y_lengths.unique().tolist():
-            columns = (y_lengths == n_y).nonzero()[:, 0]
-            allowed = in_band(n_x, n_y, band)
-            at_once = max(1, MAX_CELLS // (len(columns) * n_x))
-            for part in rows.split(at_once):
-                distances[part[:, None], columns] = _aligned(x[part, :n_x], y[columns, :n_y], allowed)
-    return distances
+def warped(x: Tensor, y: Tensor, band: float) -> Tensor:
+    """Distances (B, M) of sequences x (B, n, C) and y (M, n, C)."""
+    at_once = max(1, MAX_CELLS // (len(y) * x.shape[1]))
+    reach = int(band * x.shape[1])
+    return torch.cat([_aligned(part, y, reach) for part in x.split(at_once)])
 
 
-def in_band(n_x: int, n_y: int, band: float) -> Tensor:
-    """(n_x, n_y) bool: the cells within ⌊band · shorter length⌋ steps of the diagonal, along the longer side's diagonal as
-    aeon draws it."""
-    reach, n_steps = int(band * min(n_x, n_y)), max(n_x, n_y) + 1
-    steps = torch.arange(n_steps, dtype=torch.float64) / n_steps
-    i, j = (steps * n_x).floor().long(), (steps * n_y).floor().long()  # the diagonal
-    allowed = torch.zeros(n_x, n_y, dtype=torch.bool)
-    for offset in range(-reach, reach + 1):
-        if n_x <= n_y:
-            inside = (i + offset >= 0) & (i + offset < n_x)
-            allowed[i[inside] + offset, j[inside]] = True
-        else:
-            inside = (j + offset >= 0) & (j + offset < n_y)
-            allowed[i[inside], j[inside] + offset] = True
-    return allowed
-
-
-def _aligned(x: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
-    """(B, M): the least costs of x (B, n_x, C) and y (M, n_y, C) over the allowed cells, diagonal by diagonal.
+def _aligned(x: Tensor, y: Tensor, reach: int) -> Tensor:
+    """(B, M): the least costs of x (B, n, C) and y (M, n, C) over the cells |i - j| ≤ reach, diagonal by diagonal.
 
     Of diagonal s = i + j the cost of (i, j) is kept in row i + 1, so that the three cells before it are in rows i + 1 and i of
     diagonal s - 1, and i of diagonal s - 2. All other rows are infinite.
     """
-    n_x, n_y = allowed.shape
-    x_rows, y_rows = x.transpose(0, 1).contiguous(), y.permute(1, 2, 0).contiguous()  # (n_x, B, C), (n_y, C, M)
-    x_squares, y_squares = (
-        x_rows.square().sum(2)[:, :, None],
-        y_rows.square().sum(1)[:, None],
-    )  # (n_x, B, 1), (n_y, 1, M)
-    before, last, now = x.new_full((3, n_x + 1, len(x), len(y)), torch.inf).unbind(0)
-    written: list[slice] = [slice(0, 0)] * 3  # of before, last and now
-    for s in range(n_x + n_y - 1):
-        steps = torch.arange(max(0, s - n_y + 1), min(n_x, s + 1))
-        steps = steps[allowed[steps, s - steps]]
+    n = x.shape[1]
+    x_rows, y_rows = x.transpose(0, 1).contiguous(), y.permute(1, 2, 0).contiguous()  # (n, B, C), (n, C, M)
+    x_squares, y_squares = x_rows.square().sum(2)[:, :, None], y_rows.square().sum(1)[:, None]  # (n, B, 1), (n, 1, M)
+    before, last, now = x.new_full((3, n + 1, len(x), len(y)), torch.inf).unbind(0)
+    written = [slice(0, 0)] * 3  # of before, last and now
+    for s in range(2 * n - 1):
+        i = max(0, s - n + 1, (s - reach + 1) // 2)
+        end = min(n - 1, s, (s + reach) // 2) + 1
         now[written[2]] = torch.inf
-        if len(steps):
-            i, end = int(steps[0]), int(steps[-1]) + 1
+        if i < end:
             j = slice(s - end + 1, s - i + 1)
-            products = torch.bmm(x_rows[i:end], y_rows[j].flip(0))  # (n, B, M)
+            products = torch.bmm(x_rows[i:end], y_rows[j].flip(0))  # (end - i, B, M)
             cost = (x_squares[i:end] + y_squares[j].flip(0)).sub_(products, alpha=2).clamp_(min=0)
             if s:
                 cost += torch.minimum(last[i + 1 : end + 1], last[i:end]).minimum(before[i:end])
-            if len(steps) < end - i:  # a band along the diagonal of unequal sides may have holes
-                rows = torch.arange(i, end)
-                cost[~allowed[rows, s - rows]] = torch.inf
             now[i + 1 : end + 1] = cost
-            written[2] = slice(i + 1, end + 1)
-        else:
-            written[2] = slice(0, 0)
+        written[2] = slice(i + 1, max(i, end) + 1)
         before, last, now = last, now, before
         written = [written[1], written[2], written[0]]
-    return last[n_x]
+    return last[n]
 
 
 def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:

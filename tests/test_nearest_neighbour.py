@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.nearest_neighbour import ENTRIES, NearestNeighbourConfig, in_band, warped
+from models.nearest_neighbour import ENTRIES, NearestNeighbourConfig, stretched, warped
 from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps, valid_steps
 
 ENTRY = ENTRIES[0]
@@ -38,6 +38,22 @@ def fitted(batch, n_channels, n_classes=3, **config):
     return predictor
 
 
+def bumps(n, seed):
+    """A narrow bump up, down, or both, at a place that differs from sequence to sequence."""
+    generator = torch.Generator().manual_seed(seed)
+    labels, steps = torch.arange(n) % 3, torch.arange(60.0)
+    places = 28 + torch.randint(-4, 5, (n, 1), generator=generator)
+    up, down = (torch.exp(-0.5 * (steps - places - shift).square()) for shift in (0, 3))
+    values = torch.where(labels[:, None] == 1, 0.0, up) - torch.where(labels[:, None] == 0, 0.0, down)
+    values = (values + 0.05 * torch.randn(n, 60, generator=generator))[..., None].double()
+    lengths = torch.full((n,), 60)
+    return SequenceBatch(values, labels[:, None].expand(-1, 60), lengths, last_steps(lengths, 60))
+
+
+def in_band(n, band):
+    return np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= int(band * n)
+
+
 def by_loop(x, y, allowed):
     """The least cost of a path over the allowed cells, from the definition."""
     costs = np.full((len(x) + 1, len(y) + 1), np.inf)
@@ -51,34 +67,34 @@ def by_loop(x, y, allowed):
 
 
 @pytest.mark.parametrize("band", [0.0, 0.1, 0.34, 1.0])
-def test_bands_and_distances_of_several_channels_are_those_of_aeon(aeon, band):
+@pytest.mark.parametrize("length", [2, 9, 13])
+def test_distances_of_several_channels_are_those_of_aeon(aeon, length, band):
     bounding, dtw = aeon
-    rng = np.random.default_rng(0)
-    lengths = [5, 9, 9, 14]
-    sequences = [rng.normal(size=(n, 3)) for n in lengths]
-    padded = torch.zeros(4, 14, 3, dtype=torch.float64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = torch.from_numpy(sequence)
-    found = warped(padded, torch.tensor(lengths), padded, torch.tensor(lengths), band)
-    for i, x in enumerate(sequences):
-        for j, y in enumerate(sequences):
-            # py_func: the plain Python that aeon would otherwise compile
-            if band < 1:
-                allowed = bounding._sakoe_chiba_bounding.py_func(len(x), len(y), band)
-            else:
-                allowed = np.ones((len(x), len(y)), dtype=bool)
-            np.testing.assert_array_equal(in_band(len(x), len(y), band), allowed)
-            expected = by_loop(x, y, allowed)
-            assert float(found[i, j]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    assert float(warped(padded[1:2, :9], torch.tensor([9]), padded[2:3, :9], torch.tensor([9]), 0.34)) == pytest.approx(
-        dtw._dtw_distance.py_func(sequences[1].T, sequences[2].T, bounding._sakoe_chiba_bounding.py_func(9, 9, 0.34))
-    )
+    x, y = np.random.default_rng(0).normal(size=(2, 4, length, 3))
+    found = warped(torch.from_numpy(x), torch.from_numpy(y), band)
+    # py_func: the plain Python that aeon would otherwise compile
+    allowed = bounding._sakoe_chiba_bounding.py_func(length, length, band)
+    allowed = np.ones((length, length), dtype=bool) if band == 1 else allowed
+    np.testing.assert_array_equal(allowed, in_band(length, band))
+    for i in range(4):
+        for j in range(4):
+            assert float(found[i, j]) == pytest.approx(dtw._dtw_distance.py_func(x[i].T, y[j].T, allowed))
+            assert float(found[i, j]) == pytest.approx(by_loop(x[i], y[j], allowed))
 
 
-def test_without_a_band_equal_lengths_have_the_squared_euclidean_distance():
-    x, lengths = torch.randn(6, 20, 2, dtype=torch.float64), torch.full((6,), 20)
-    expected = torch.cdist(x.flatten(1), x.flatten(1)).square()
-    assert torch.allclose(warped(x, lengths, x, lengths, 0.0), expected, atol=1e-9)
+def test_without_a_band_the_distance_is_the_squared_euclidean_one():
+    x = torch.randn(6, 20, 2, dtype=torch.float64)
+    assert torch.allclose(warped(x, x, 0.0), torch.cdist(x.flatten(1), x.flatten(1)).square(), atol=1e-9)
+
+
+def test_sequences_are_brought_to_one_length_as_adaptive_pooling_does_it():
+    values = torch.randn(4, 12, 3, dtype=torch.float64)
+    lengths = torch.tensor([12, 7, 5, 1])
+    for n_steps in (5, 7, 12, 20):
+        found = stretched(values, lengths, n_steps)
+        for row, x, n in zip(found, values, lengths.tolist(), strict=True):
+            expected = torch.nn.functional.adaptive_avg_pool1d(x[:n].T[None], n_steps)[0].T
+            assert torch.allclose(row, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_neighbours", [1, 3])
@@ -90,35 +106,31 @@ def test_the_answer_is_the_class_of_the_nearest_training_sequences(n_neighbours)
     mean, deviation = valid.mean(0), valid.std(0)
 
     def rows(batch):
-        return [(x[:n].numpy() - mean) / deviation for x, n in zip(batch.inputs, batch.lengths, strict=True)]
+        return stretched((batch.inputs - torch.tensor(mean)) / torch.tensor(deviation), batch.lengths, 24).numpy()
 
     for output, x in zip(outputs, rows(test), strict=True):
-        distances = [by_loop(x, y, in_band(len(x), len(y), 0.2)) for y in rows(train)]
+        distances = [by_loop(x, y, in_band(24, 0.2)) for y in rows(train)]
         nearest = np.argsort(distances)[:n_neighbours]
         shares = np.bincount(train.targets[train.scored].numpy()[nearest], minlength=3) / n_neighbours
         np.testing.assert_allclose(output, float(predictor.scale) * shares, atol=1e-6)
 
 
 def test_warping_and_its_confidence_are_learned_by_leaving_sequences_out():
-    train, test = batch_of(90, 1, 60), batch_of(90, 1, 60, seed=1)
+    train, test = bumps(90, seed=0), bumps(90, seed=1)
     predictor = fitted(train, 1)
     outputs = predictor(test.inputs, None, test.lengths)[0][test.scored]
     labels = test.targets[test.scored]
-    assert float(predictor.band) > 0  # the phase differs, so steps must move
+    assert float(predictor.band) > 0
     assert (outputs.argmax(1) == labels).double().mean() > 0.9
     assert torch.nn.functional.cross_entropy(outputs, labels) < 0.6
 
 
-def test_long_sequences_are_averaged_over_blocks_and_large_training_sets_thinned():
+def test_long_sequences_are_shortened_and_large_training_sets_thinned():
     batch = batch_of(20, 2, 24)
     predictor = fitted(batch, 2, max_steps=6, max_sequences=7)
     assert predictor.values.shape == (7, 6, 2)
-    full = fitted(batch, 2)
-    first = (batch.inputs[0] - predictor.mean) / predictor.deviation
-    n = int(batch.lengths[0])
-    expected = [first[:n][torch.arange(n) * 6 // n == block].mean(0) for block in range(6)]
-    assert torch.allclose(predictor.values[0], torch.stack(expected))
-    assert full.parameter_counts().backbone == int(batch.lengths.sum()) * 2
+    assert predictor.parameter_counts().backbone == 7 * 6 * 2
+    assert fitted(batch, 2).values.shape == (20, int(batch.lengths.max()), 2)
 
 
 def test_what_it_cannot_do_is_refused():
