@@ -6,7 +6,8 @@ after them, c(h_j) the sum of these and n(h_j) the number of different classes s
 
     p_j(y | h_j) = (c(h_j, y) + n(h_j) p_(j-1)(y | h_(j-1))) / (c(h_j) + n(h_j))        p_(-1)(y) = 1 / K
 
-A context never seen leaves p_(j-1) as it is. The same formula predicts the next symbol and tags the present one.
+A context never seen leaves p_(j-1) as it is. The same formula predicts the next symbol and tags the present one. With j at
+most 1 that is the most frequent tag of each symbol, the usual baseline of taggers, a model of its own here.
 
 A context is numbered by its place among those seen that share its length, found by bisection from the number of the context
 one symbol shorter and the symbol before that; so tables hold what was seen, whatever V^j is, and nothing loops over
@@ -181,6 +182,23 @@ def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: NGramCon
     return NGram(inputs, target, config)
 
 
+@dataclass(frozen=True)
+class FrequentTagConfig:
+    """Nothing to choose."""
+
+
+def _refuses_but_tags(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
+    refusal = _refuses(inputs, target, causal)
+    if refusal is None and target.future:
+        return "tags the present symbol, and the next one is asked for"
+    return refusal
+
+
+def _build_tagger(inputs: InputSpec, target: TargetSpec, causal: bool, config: FrequentTagConfig) -> Predictor:
+    # The present symbol and no other: contexts of one symbol and of none.
+    return _build(inputs, target, causal, NGramConfig(order=1))
+
+
 ENTRIES = [
     ModelEntry(
         name="ngram",
@@ -193,5 +211,15 @@ ENTRIES = [
         refuses=_refuses,
         search_space={"order": Choice((2, 4, 8, 12))},
         state="order - 1",
-    )
+    ),
+    ModelEntry(
+        name="frequent_tag",
+        family="non-neural",
+        config=FrequentTagConfig(),
+        build=_build_tagger,
+        fit=Fit.OWN,
+        source="Charniak, Hendrickson, Jacobson & Perkowitz 1993, AAAI; smoothed as the n-gram",
+        summary="the most frequent tag of each symbol, smoothed by the frequencies of all tags",
+        refuses=_refuses_but_tags,
+    ),
 ]

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 import torch
 
 from models import (
+    arima,
     convolutional,
     counting,
     efficient,
@@ -20,11 +21,14 @@ from models import (
     floors,
     hidden_markov,
     hybrids,
+    linear,
     memory,
+    nearest_neighbour,
     neural_markov,
     quantised,
     recurrent,
     rocket,
+    seasonal,
     smoothing,
     transformer,
     trees,
@@ -47,9 +51,13 @@ ENTRIES: list[ModelEntry] = [
     *feed_forward.ENTRIES,
     *hidden_markov.ENTRIES,
     *neural_markov.ENTRIES,
+    *linear.ENTRIES,
+    *nearest_neighbour.ENTRIES,
     *rocket.ENTRIES,
     *trees.ENTRIES,
+    *seasonal.ENTRIES,
     *smoothing.ENTRIES,
+    *arima.ENTRIES,
     *counting.ENTRIES,
     *floors.ENTRIES,
 ]

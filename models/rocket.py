@@ -13,11 +13,7 @@ rounded to multiples of 2^-24 of about the largest training input: every sum is 
 members and a GPU agree. The transform in aeon gives the same features, but is compiled on first use, which
 takes longer than a trial.
 
-Ridge decision values are no log-odds. As in Platt 1999, a scale for them comes from values that the fit did not see, here
-those of leaving out each of the N training sequences in turn, for which ridge regression has a formula; and the goals q stop
-one sequence of unknown class short of certainty, lest classes that training separates be given infinite odds:
-
-    p(k | x) ∝ exp(a f_k(x))        a = argmax Σ_x Σ_k q_k(x) log p(k | f without x)        q_k = (N [k = y] + 1 / K) / (N + 1)
+The read-out and the confidence of its classes are those of `models.ridge`.
 """
 
 from __future__ import annotations
@@ -31,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Choice, Fit, ModelEntry, ParameterCounts, Predictor, SelfFitting, State, refuses_causal
+from models.ridge import confidence, ridge
 from models.sequences import Classes, InputSpec, Real, RealInput, SequenceBatch, TargetSpec, valid_steps
 from models.windows import blank_padding
 
@@ -238,37 +235,6 @@ class MiniRocket(SelfFitting):
         rounded = (signals / self.grid).round()
         parts = [self.shares(*part) for part in zip(rounded.split(BLOCK), lengths.split(BLOCK), strict=True)]
         return torch.cat(parts)  # (B, P)
-
-
-def ridge(features: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (N, P), goals (N, K) → coefficients (P, K), intercepts (K,), and what each row's goals would have been
-    predicted to be without the row, (N, K). Features are standardised; the strength is the best one under leave-one-out."""
-    from sklearn.linear_model import RidgeCV
-
-    mean, deviation = features.mean(0), features.std(0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    strengths = np.logspace(-3, 3, 10)  # as the authors have it
-    model = RidgeCV(strengths, scoring="neg_mean_squared_error", store_cv_results=True)
-    model.fit((features - mean) / deviation, goals)
-    coefficients = model.coef_.reshape(goals.shape[1], -1).T / deviation[:, None]
-    intercepts = np.reshape(model.intercept_, -1) - mean @ coefficients
-    held_out = model.cv_results_[..., int(np.argmin(np.abs(strengths - model.alpha_)))]
-    return coefficients, intercepts, held_out.reshape(goals.shape)
-
-
-def confidence(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """The scale at which decision values (N, K), as logits, fit labels (N,) best; between 0.1 and 100."""
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    n, n_classes = decisions.shape
-    goals = (n * np.eye(n_classes)[labels] + 1 / n_classes) / (n + 1)  # (N, K)
-
-    def surprise(log_scale: float) -> float:
-        return -float((goals * log_softmax(np.exp(log_scale) * decisions, axis=1)).sum(1).mean())
-
-    best = minimize_scalar(surprise, bounds=(np.log(0.1), np.log(100.0)), method="bounded")
-    return float(np.exp(best.x))
 
 
 def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:

@@ -3,15 +3,18 @@
 Friedman 2001, doi:10.1214/aos/1013203451; the trees are scikit-learn's, on features in at most 255 bins as in Ke et al. 2017
 (LightGBM). Features at step t, all known by then:
 
-    real values     x_t, x_(t-1) … x_(t-W+1), and mean, smallest and largest of x_1 … x_t, by channel;  t
+    real values     x_t, x_(t-1) … x_(t-W+1), and of x_1 … x_t, by channel: first, smallest and largest value, mean, standard
+                    deviation, slope over time, mean absolute change and lag-1 autocorrelation;  t
     symbols         x_t, x_(t-1) … x_(t-W+1) as categories, and how often each symbol has come so far;  t
 
 Steps before the beginning are missing values, for which every split learns a side. Where targets are the inputs' future, given
-as differences from the last value, real features but x_t itself are differences from x_t too, for trees cannot extrapolate.
+as differences from the last value, levels (lags, first, smallest, largest, mean) are differences from x_t too, because trees
+cannot extrapolate.
 
 Trees are step functions, so a feature must not depend on how a sequence is cut into chunks, not even in its last bit. Lags,
-smallest, largest and counts do not. The mean is one running sum in float64, carried, to which steps are added one by one on
-the CPU, where trees are anyway: the same additions in the same order whatever the chunks.
+smallest, largest and counts do not. The other statistics come from running sums in float64, carried, to which steps are added
+one by one on the CPU, where trees run anyway: the same additions in the same order whatever the chunks. The sums are over
+differences from the first value, so that a large level costs no digits.
 """
 
 from __future__ import annotations
@@ -76,8 +79,8 @@ class BoostedTreesConfig:
 class BoostedTrees(SelfFitting):
     """One ensemble for classes, with a tree per class in each iteration, else one ensemble per output.
 
-    State, in float64: the last W - 1 steps, (B, W - 1, C), running sums, smallest and largest (B, 3, C), and the number of
-    steps (B, 1); for symbols the last W - 1, (B, W - 1, 1), how often each came, (B, 1, V), and the number of steps.
+    State, in float64: the last W - 1 steps, (B, W - 1, C), what `accumulated` gives (B, 9, C), and the number of steps
+    (B, 1); for symbols the last W - 1, (B, W - 1, 1), how often each came, (B, 1, V), and the number of steps.
     """
 
     causal = True
@@ -107,7 +110,7 @@ class BoostedTrees(SelfFitting):
         new = self.fallback.new_full
         past, count = self.config.window - 1, new((batch_size, 1), 0.0)
         if isinstance(self.inputs, RealInput):
-            start = self.fallback.new_tensor([0.0, torch.inf, -torch.inf])
+            start = self.fallback.new_tensor([torch.nan, torch.nan, torch.inf, -torch.inf, *[0.0] * 5])
             summary = start[:, None].expand(batch_size, -1, self.inputs.channels)
             return new((batch_size, past, self.inputs.channels), torch.nan), summary, count
         return new((batch_size, past, 1), torch.nan), new((batch_size, 1, self.inputs.vocabulary), 0.0), count
@@ -216,21 +219,57 @@ class BoostedTrees(SelfFitting):
         lags = torch.cat([past, steps], 1).unfold(1, self.config.window, 1).flip(-1)  # (B, T, C, W), newest first
         counts = count[:, None] + torch.arange(1, inputs.shape[1] + 1)[:, None]  # (B, T, 1)
         if isinstance(self.inputs, RealInput):
-            # Each with the carried value first, as if it were a step.
-            total, low, high = (torch.cat([part[:, None], steps], 1) for part in summary.unbind(1))  # (B, T + 1, C)
-            running = torch.stack([total.cumsum(1), low.cummin(1).values, high.cummax(1).values], 2)  # (B, T + 1, 3, C)
-            about = running[:, 1:].clone()
-            about[:, :, 0] /= counts
+            running = accumulated(steps, summary, count)  # (B, T + 1, 9, C)
+            levels, shapes = statistics(running[:, 1:], counts)  # (B, T, 4, C) each
+            if isinstance(self.target, Real) and self.target.future:
+                lags[..., 1:] -= steps[..., None]
+                levels = levels - steps[:, :, None]
+            about = torch.cat([levels, shapes], 2)
         else:
             symbols = F.one_hot(inputs, self.inputs.vocabulary).double()  # (B, T, V)
             running = torch.cat([summary, symbols], 1).cumsum(1)[:, :, None]  # (B, T + 1, 1, V)
             about = running[:, 1:]
-        if isinstance(self.target, Real) and self.target.future:
-            lags[..., 1:] -= steps[..., None]
-            about = about - steps[:, :, None]
         features = torch.cat([lags.flatten(2), about.flatten(2), counts], 2)
         carried = running[torch.arange(len(inputs)), lengths]
         return features, (remember(past, steps, self.config.window - 1, lengths), carried, count + lengths[:, None])
+
+
+def accumulated(steps: Tensor, before: Tensor, count: Tensor) -> Tensor:
+    """What the statistics are computed from, before a chunk and after each of its steps (B, T, C): (B, T + 1, 9, C).
+
+    The nine are x_1, x_t, the smallest and largest value, and with z_i = x_i - x_1 the sums of z_i, z_i², i z_i,
+    |z_i - z_(i-1)| and z_i z_(i-1). before: (B, 9, C), those after the chunk before. count: (B, 1), the steps before it.
+    """
+    first, last, low, high = before[:, :4].unbind(1)  # (B, C)
+    first = torch.where(count == 0, steps[:, 0], first) if steps.shape[1] else first
+    z = steps - first[:, None]  # (B, T, C)
+    previous = torch.cat([torch.where(count == 0, first, last)[:, None], steps], 1)[:, :-1] - first[:, None]
+    index = count[:, None] + torch.arange(1, steps.shape[1] + 1)[:, None]  # (B, T, 1)
+    terms = torch.stack([z, z.square(), index * z, (z - previous).abs(), z * previous], 2)  # (B, T, 5, C)
+    sums = torch.cat([before[:, None, 4:], terms], 1).cumsum(1)  # (B, T + 1, 5, C)
+    lasts = torch.cat([last[:, None], steps], 1)
+    lows = torch.cat([low[:, None], steps], 1).cummin(1).values
+    highs = torch.cat([high[:, None], steps], 1).cummax(1).values
+    running = torch.stack([first[:, None].expand_as(lasts), lasts, lows, highs], 2)  # (B, T + 1, 4, C)
+    return torch.cat([running, sums], 2)
+
+
+def statistics(running: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """`accumulated` (B, T, 9, C) after counts (B, T, 1) steps → levels (B, T, 4, C): first, smallest, largest, mean; and
+    shapes (B, T, 4, C): standard deviation, slope per step, mean absolute change, lag-1 autocorrelation.
+
+    With one step the slope is zero, and so is the autocorrelation of a constant.
+    """
+    first, last, low, high, total, squares, moments, changes, products = running.unbind(2)  # (B, T, C)
+    z, mean = last - first, total / counts
+    spread = (squares - total * mean).clamp(min=0)  # Σ (z - mean)²
+    times = counts * (counts.square() - 1) / 12  # Σ (i - mean of i)²
+    slope = (moments - (counts + 1) / 2 * total) / times.clamp(min=0.5)
+    # Σ (z_i - mean)(z_(i-1) - mean) over i = 2 … t, where z_1 is 0.
+    together = products - mean * (2 * total - z) + (counts - 1) * mean.square()
+    correlation = torch.where(spread > 1e-12 * squares, together / spread.clamp(min=1e-300), 0.0)
+    levels = torch.stack([first, low, high, first + mean], 2)
+    return levels, torch.stack([(spread / counts).sqrt(), slope, changes / (counts - 1).clamp(min=1), correlation], 2)
 
 
 def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
@@ -261,6 +300,6 @@ ENTRIES = [
             "max_leaves": Choice((7, 31)),
             "learning_rate": LogRange(0.03, 0.3),
         },
-        state="(W + 2) * C + 1",
+        state="(W + 8) * C + 1",
     )
 ]

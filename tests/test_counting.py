@@ -108,3 +108,27 @@ def test_what_it_cannot_do_is_refused():
         ENTRY.build(RealInput(2), Classes(2), True, NGramConfig())
     with pytest.raises(ValueError, match="at least 1"):
         NGramConfig(order=0)
+
+
+def test_each_symbol_has_the_tag_it_had_most_often_and_a_new_one_the_most_frequent_of_all():
+    tagger = next(entry for entry in ENTRIES if entry.name == "frequent_tag")
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(5, (200, 6), generator=generator)
+    usual = torch.tensor([2, 0, 1, 0, 0])
+    targets = torch.where(torch.rand(200, 6, generator=generator) < 0.8, usual[inputs], 2)
+    lengths = torch.full((200,), 6)
+    batch = SequenceBatch(inputs, targets, lengths, valid_steps(lengths, 6))
+    predictor = tagger.build(TokenInput(6), Classes(3), False, tagger.config)
+    predictor.fit(batch, batch, torch.Generator())
+    counts = torch.zeros(5, 3, dtype=torch.float64)
+    for symbol, tag in zip(inputs.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        counts[symbol, tag] += 1
+    overall = (counts.sum(0) + 1) / (counts.sum() + 3)  # three kinds of tag, smoothed by a third each
+    kinds = (counts > 0).sum(1, keepdim=True)
+    known = (counts + kinds * overall) / (counts.sum(1, keepdim=True) + kinds)
+    outputs, state = predictor(torch.arange(6)[None])
+    assert torch.allclose(outputs[0].double().exp(), torch.cat([known, overall[None]]), atol=1e-6)
+    assert outputs[0, :5].argmax(1).tolist() == usual.tolist()
+    assert predictor.state_bytes(6) == state[0].numel() == 0
+    assert "next one" in tagger.refuses(TokenInput(5), Classes(5, future=True), True)
+    assert "whole sequence" in tagger.refuses(TokenInput(5), Classes(5, "sequence"), True)

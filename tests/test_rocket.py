@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 
-from models.rocket import ENTRIES, MiniRocketConfig, PositiveShares, confidence, dilations, quantiles_of, ridge, shifted
+from models.ridge import confidence, ridge
+from models.rocket import ENTRIES, MiniRocketConfig, PositiveShares, dilations, quantiles_of, shifted
 from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps
 
 ENTRY = ENTRIES[0]
@@ -86,6 +87,25 @@ def test_quantiles_are_taken_over_valid_steps():
     lengths = torch.randint(1, 13, (84,))
     expected = [np.quantile(row[:n], level) for row, n, level in zip(sums, lengths, levels, strict=True)]
     np.testing.assert_allclose(quantiles_of(sums, lengths, levels), expected)
+
+
+def test_each_coefficient_on_several_channels_is_that_of_the_library():
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(40, 30, 3, generator=generator), torch.arange(40) % 3
+    inputs[..., 1] += labels[:, None] * torch.sin(torch.arange(30.0))
+    predictor = fitted(RealInput(3), Classes(3, "sequence"), sequences(inputs, labels))
+    signals, _, lengths = predictor._signals(inputs, torch.full((40,), 30))
+    features = predictor._features(signals, lengths).numpy()
+    deviation = np.where(features.std(0) > 0, features.std(0), 1)
+    scaled = (features - features.mean(0)) / deviation
+    goals = 2.0 * np.eye(3)[labels] - 1
+    model = RidgeCV(np.logspace(-3, 3, 10), scoring="neg_mean_squared_error").fit(scaled, goals)
+    _, _, held_out = ridge(features, goals)
+    scale = confidence(held_out, labels.numpy())
+    expected = scale * model.coef_.T / deviation[:, None]
+    np.testing.assert_allclose(predictor.coefficients, expected, atol=1e-9)
+    intercepts = scale * model.intercept_ - features.mean(0) @ expected
+    np.testing.assert_allclose(predictor.intercepts, intercepts, atol=1e-9)
 
 
 @pytest.mark.parametrize("n_goals", [1, 3])

@@ -5,7 +5,17 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from models.sequences import Binary, Classes, Real, RealInput, SequenceBatch, TokenInput, Transcript, valid_steps
+from models.sequences import (
+    Binary,
+    Classes,
+    Real,
+    RealInput,
+    SequenceBatch,
+    TokenInput,
+    Transcript,
+    last_steps,
+    valid_steps,
+)
 from models.trees import ENTRIES, BoostedTreesConfig
 
 ENTRY = ENTRIES[0]
@@ -31,9 +41,19 @@ def features_of_values(sequence, future):
     for t in range(len(sequence)):
         now, so_far = sequence[t], sequence[: t + 1]
         lags = [lag(sequence, t, i, np.full_like(now, np.nan)) - now * (future and i > 0) for i in range(WINDOW)]
-        summary = [row - now * future for row in (so_far.mean(0), so_far.min(0), so_far.max(0))]
-        rows.append(np.concatenate([np.stack(lags, 1).ravel(), *summary, [t + 1]]))  # lags channel by channel
-    return np.array(rows)
+        levels = [x - now * future for x in (so_far[0], so_far.min(0), so_far.max(0), so_far.mean(0))]
+        rows.append(np.concatenate([np.stack(lags, 1).ravel(), *levels, *shapes_of(so_far), [t + 1]]))
+    return np.array(rows)  # lags channel by channel
+
+
+def shapes_of(values):
+    """(t, C) → standard deviation, slope, mean absolute change and lag-1 autocorrelation, (C,) each."""
+    if len(values) == 1:
+        return [np.zeros(values.shape[1])] * 4
+    apart = values - values.mean(0)
+    correlation = (apart[1:] * apart[:-1]).sum(0) / np.square(apart).sum(0)
+    slope = np.polyfit(np.arange(len(values)), values, 1)[0]
+    return [values.std(0), slope, np.abs(np.diff(values, axis=0)).mean(0), correlation]
 
 
 def features_of_symbols(sequence, vocabulary):
@@ -66,10 +86,31 @@ def random_batch(n, target, seed, spec=None):
 @pytest.mark.parametrize("future", [False, True])
 def test_features_of_values_are_those_of_a_plain_loop(future):
     predictor = built(RealInput(2), Real(2, future=future))
-    inputs = torch.randn(3, 7, 2, dtype=torch.float64)
+    inputs = 1000 + torch.randn(3, 7, 2, dtype=torch.float64)
     features, _ = predictor._features(inputs, predictor.initial_state(3), torch.full((3,), 7))
     expected = np.stack([features_of_values(sequence, future) for sequence in inputs.numpy()])
-    np.testing.assert_allclose(features, expected, rtol=1e-12)
+    np.testing.assert_allclose(features, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_sequence_without_change_has_no_slope_deviation_or_autocorrelation():
+    predictor = built(RealInput(2), Real(1))
+    features, _ = predictor._features(torch.full((1, 5, 2), 7.0), predictor.initial_state(1), torch.tensor([5]))
+    assert torch.equal(features[0, 1:, -9:-1], torch.zeros(4, 8).double())
+
+
+def test_classes_that_differ_in_spread_or_slope_beyond_the_window_are_separated():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 3
+    values = torch.randn(240, 60, 1, generator=generator) * torch.where(labels == 1, 2.0, 1.0)[:, None, None]
+    values += torch.where(labels == 2, 0.05, 0.0)[:, None, None] * (torch.arange(60.0) - 29.5)[:, None]
+    values -= values.mean(1, keepdim=True)
+    lengths = torch.full((240,), 60)
+    batch = SequenceBatch(values, labels[:, None].expand(-1, 60), lengths, last_steps(lengths, 60))
+    train, test = batch.select(torch.arange(150)), batch.select(torch.arange(150, 240))
+    predictor = built(RealInput(1), Classes(3, "sequence"), learning_rate=0.1)
+    predictor.fit(train, test, torch.Generator().manual_seed(0))
+    answers = predictor(test.inputs)[0][test.scored].argmax(1)
+    assert (answers == test.targets[test.scored]).double().mean() > 0.95
 
 
 def test_features_of_symbols_are_those_of_a_plain_loop():
