@@ -281,7 +281,7 @@ class Experiment:
 
     def _still_improving(self) -> bool | None:
         if self.entry.fit is Fit.OWN:
-            return None
+            return cast(SelfFitting, self.predictor).is_capped
         return still_improving(self.curve, self.task.metrics[0])
 
     @cached_property

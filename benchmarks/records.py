@@ -77,7 +77,8 @@ class Result:
     seconds: phase → wall time (data, build, train, validate, test). memory: bytes, see `benchmarks.profiling`.
     ended_by: the field of the fitting configuration that ended the fit; None where the model fits itself. state_bytes: after
     the longest test sequence; None for a model that takes whole sequences. weight_bytes: as stored. environment_steps: played
-    to train; None where there is no environment. fit_note: how the steps were taken, where CUDA graphs were asked for.
+    to train; None where there is no environment. fit_note: what else is to be said of the fit, as how the steps were taken
+    where CUDA graphs were asked for, or that fewer states were fitted than asked for.
     best_before: of a trial that failed, the best row of its curve: its step and the primary metric on validation. It stands for
     nothing, and enters no score.
     timing_valid: false wherever other work may have shared the machine. cost: of a timing trial, which has no metrics.

@@ -42,9 +42,9 @@ CAPTION = (
     "and the next ones that equal it within the metric's margin with a probability of at least 0.95. No mark: worse, by a "
     "difference that is significant (paired 95 % interval, not corrected for many comparisons) and larger than the margin. "
     f"? undecided: neither best nor worse. {RISING} still improving: the last third of the steps improved validation by more "
-    "than the margin, so more steps may change the order. A cell with an unfinished seed is not compared. A cell that lacks a "
-    "seed which another model of the task has names its own: their means are over different draws. = floor: no better than a "
-    "constant prediction."
+    "than the margin, or a bound on iterations ended the fit, so a longer fit may change the order. A cell with an unfinished "
+    "seed is not compared. A cell that lacks a seed which another model of the task has names its own: their means are over "
+    "different draws. = floor: no better than a constant prediction."
 )
 
 

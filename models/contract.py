@@ -104,9 +104,11 @@ class SelfFitting(Predictor):
     """A predictor with an estimation procedure of its own: EM, counting, trees.
 
     fit_note: what the record of a fit should say of it, as that a smaller model was fitted than asked for; None: nothing.
+    is_capped: whether a bound on iterations ended the last fit while it was still gaining.
     """
 
     fit_note: str | None = None
+    is_capped: bool = False
 
     @abstractmethod
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:

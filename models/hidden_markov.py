@@ -62,10 +62,11 @@ class MarkovClassifier(MarkovPredictor):
         inputs = self.standard_steps(train.inputs, valid)
         judges = self.hmm.standardised(validation.inputs, judged)
         labels, judge_labels = train.targets[train.scored], validation.targets[validation.scored]
+        self.is_capped = False
         for g in range(len(self.log_prior)):
             own = valid & (labels == g)[:, None]
             known = int(own.sum()) > 1
-            parameters = estimation.fit_em(
+            fitted = estimation.fit_em(
                 estimation.observations(inputs, own if known else valid),
                 estimation.observations(judges, judged & (judge_labels == g)[:, None]),
                 self.hmm.emissions,
@@ -73,7 +74,8 @@ class MarkovClassifier(MarkovPredictor):
                 self.config,
                 generator,
             )
-            self.hmm.put(g, parameters)
+            self.hmm.put(g, fitted.parameters)
+            self.is_capped |= fitted.is_capped
         self.note_states()
         self.log_prior.copy_(log_frequencies(labels, len(self.log_prior)))
 

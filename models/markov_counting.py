@@ -47,7 +47,7 @@ def count_emissions(
                 own = steps[states == s].numpy()
                 if len(own) >= steps_per_state(own, n_each):
                     alone = Observations(own, np.array([len(own)]))
-                    fitted = fit_em(alone, nobody, emissions, 1, config, generator)
+                    fitted = fit_em(alone, nobody, emissions, 1, config, generator).parameters
                     means[s], covariances[s], weights[s] = (part[0] for part in fitted[2:] if part is not None)
             return means, covariances, weights
     raise TypeError(f"no estimator for {type(emissions).__name__} where the states are known")

@@ -103,6 +103,13 @@ def observations(inputs: Tensor, valid: Tensor) -> Observations:
     return Observations(values.numpy(), lengths[lengths > 0].cpu().numpy())
 
 
+class Estimated(NamedTuple):
+    """is_capped: whether the bound on iterations ended EM, and not the tolerance."""
+
+    parameters: Parameters
+    is_capped: bool
+
+
 def fit_em(
     train: Observations,
     validation: Observations,
@@ -110,7 +117,7 @@ def fit_em(
     n_states: int,
     config: EstimationConfig,
     generator: torch.Generator,
-) -> Parameters:
+) -> Estimated:
     """The likeliest of several EM fits; likeliest on ``validation``, or on ``train`` where that is empty.
 
     emissions: which kind; not changed. Fewer states than asked for are fitted where ``train`` supports fewer. Raises
@@ -136,7 +143,12 @@ def fit_em(
     best = max(candidates, key=lambda candidate: candidate[0])[1]
     longer = copy.deepcopy(best).set_params(init_params="", n_iter=config.n_iterations)
     longer.monitor_ = ConvergenceMonitor(config.tolerance * len(train.values), config.n_iterations, verbose=False)
-    return _parameters(_run_em(longer, train, config.topology) or best)
+    final = _run_em(longer, train, config.topology)
+    if final is None:
+        return Estimated(_parameters(best), is_capped=True)
+    history = list(final.monitor_.history)
+    gain = history[-1] - history[-2] if len(history) > 1 else math.inf
+    return Estimated(_parameters(final), final.monitor_.iter == config.n_iterations and gain > final.monitor_.tol)
 
 
 def n_gaussians(emissions: EstimatedEmissions) -> int:

@@ -148,7 +148,7 @@ class MarkovPredictor(SelfFitting):
             observed_steps(validation.inputs, validation.lengths),
         )
         inputs = self.standard_steps(train.inputs, valid)
-        parameters = estimation.fit_em(
+        fitted = estimation.fit_em(
             estimation.observations(inputs, valid),
             estimation.observations(self.hmm.standardised(validation.inputs, judged), judged),
             self.hmm.emissions,
@@ -156,7 +156,8 @@ class MarkovPredictor(SelfFitting):
             self.config,
             generator,
         )
-        self.hmm.put(0, parameters)
+        self.hmm.put(0, fitted.parameters)
+        self.is_capped = fitted.is_capped
         self.note_states()
 
     def note_states(self) -> None:

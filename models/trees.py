@@ -139,6 +139,7 @@ class BoostedTrees(SelfFitting):
         features, judged = features[:, self.known], judged[:, self.known]
         self.fallback.copy_(self.target.best_constant(train))
         seed = int(torch.randint(2**31, (), generator=generator))
+        self.is_capped = False
         with self.threads.limit(limits=1, user_api="openmp"):
             self.ensembles = [
                 self._boosted(features, target, judged, goal, seed)
@@ -170,7 +171,9 @@ class BoostedTrees(SelfFitting):
             return ensemble.fit(features, target)
         ensemble.fit(features, target, X_val=judged[usable], y_val=goal[usable])
         # It stops ten iterations after the best one; those, which the library keeps, are dropped.
-        del ensemble._predictors[int(np.argmax(ensemble.validation_score_)) :]
+        n_best = int(np.argmax(ensemble.validation_score_))
+        self.is_capped |= n_best == self.config.n_iterations
+        del ensemble._predictors[n_best:]
         return ensemble
 
     def _answers(self, features: np.ndarray) -> Tensor:

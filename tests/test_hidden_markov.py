@@ -156,7 +156,7 @@ def test_em_never_lowers_the_likelihood_of_the_training_sequences():
     emissions = Symbols(1, 3, 5)
     for n_iterations in (1, 2, 4, 8, 16):
         config = replace(CONFIG, n_restarts=1, n_iterations=n_iterations, tolerance=0.0)
-        fit = markov_estimation.fit_em(data, data, emissions, 3, config, torch.Generator().manual_seed(3))
+        fit = markov_estimation.fit_em(data, data, emissions, 3, config, torch.Generator().manual_seed(3)).parameters
         scores.append(hmmlearn_symbols(fit).score(data.values, data.lengths))
     assert all(later > earlier - 1e-3 for earlier, later in itertools.pairwise(scores))
     assert scores[-1] > scores[0] + 1

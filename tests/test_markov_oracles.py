@@ -135,7 +135,9 @@ def test_em_of_counts_moves_every_parameter_as_hmmlearns_does():
 def fitted(emissions, values, lengths, n_iterations=20, n_states=2):
     config = replace(HiddenMarkovConfig(), n_restarts=2, n_iterations=n_iterations, tolerance=0.0)
     data = markov_estimation.Observations(values, lengths)
-    return markov_estimation.fit_em(data, data, emissions, n_states, config, torch.Generator().manual_seed(0))
+    return markov_estimation.fit_em(
+        data, data, emissions, n_states, config, torch.Generator().manual_seed(0)
+    ).parameters
 
 
 @pytest.mark.parametrize("kind", ["frames", "counts", "mixture"])

@@ -185,8 +185,19 @@ def test_a_left_to_right_chain_reaches_the_accuracy_on_digits_that_was_asked_of_
 def test_more_states_than_distinct_values_are_fitted_whatever_they_emit(kind):
     values = np.random.default_rng(0).integers(2, size=(200, 1)).astype(float)
     data = markov_estimation.Observations(values, np.full(10, 20))
-    fitted = markov_estimation.fit_em(data, data, kind, 6, HiddenMarkovConfig(), torch.Generator().manual_seed(0))
+    fitted = markov_estimation.fit_em(
+        data, data, kind, 6, HiddenMarkovConfig(), torch.Generator().manual_seed(0)
+    ).parameters
     assert len(fitted.start) == 6 and all(bool(part.isfinite().all()) for part in fitted if part is not None)
+
+
+@pytest.mark.parametrize(("n_iterations", "tolerance", "capped"), [(1, 1e-9, True), (45, 1e3, False)])
+def test_em_that_a_bound_on_iterations_ended_is_capped(n_iterations, tolerance, capped):
+    batch = ramps("diag")
+    options = {"n_states": 3, "n_restarts": 1, "n_iterations": n_iterations, "tolerance": tolerance}
+    predictor = build(RealInput(2), Classes(2, "sequence"), **options)
+    predictor.fit(batch, batch, torch.Generator().manual_seed(0))
+    assert predictor.is_capped is capped
 
 
 @pytest.mark.parametrize(

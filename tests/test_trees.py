@@ -188,6 +188,14 @@ def test_classes_of_symbols_are_those_of_the_library_with_lags_as_categories():
     np.testing.assert_allclose(outputs[:, 3], np.log(rare), rtol=1e-6)
 
 
+def test_trees_that_still_gained_when_their_number_ended_the_fit_are_capped():
+    train, validation = random_batch(60, Real(1), 0), random_batch(40, Real(1), 1)
+    for n_iterations, capped in ((1, True), (150, False)):
+        predictor = built(RealInput(2), Real(1), n_iterations=n_iterations)
+        predictor.fit(train, validation, torch.Generator().manual_seed(0))
+        assert predictor.is_capped is capped
+
+
 def test_two_classes_have_two_logits_and_one_alone_its_frequency():
     for n_seen in (2, 1):
         target = Classes(2, "sequence")

@@ -376,7 +376,7 @@ def provenance(experiment: Experiment) -> pd.DataFrame:
         **{
             "task licence": experiment.task.licence,
             "sizing": experiment.result.sizing_note,
-            "steps": experiment.result.fit_note,
+            "fit": experiment.result.fit_note,
         },
         **environment(),
     }
