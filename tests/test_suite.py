@@ -231,14 +231,19 @@ def test_smoke_holds_every_model_of_the_default_suite_and_every_field_that_needs
     assert not [trial.task for trial in trials if TASKS[trial.task].datasets]
     assert {TASKS[trial.task].group for trial in trials} == {x.group for x in TASKS.values() if not x.datasets}
     assert {trial.model for trial in trials} >= {trial.model for trial in load("default").trials(device="cpu")}
-    assert len(trials) <= 15
+    assert len(trials) <= 25
 
 
 def test_the_published_suites_give_every_model_every_task_and_the_same_seeds() -> None:
     for name, n_tasks, n_seeds in (("default", 7, 3), ("reference", 10, 5)):
         trials = load(name).trials(device="cpu")
         counts = Counter((trial.model, trial.task, bool(trial.tuned)) for trial in trials if trial.mode == "quality")
-        assert len({(model, task) for model, task, _ in counts}) == 10 * n_tasks and set(counts.values()) == {n_seeds}
+        everywhere = {model for model, _, _ in counts if len({t for m, t, _ in counts if m == model}) == n_tasks}
+        assert len(everywhere) == 12 and set(counts.values()) == {n_seeds}
         # What can be tuned is: all but the floor, and what is skipped.
-        assert sum(is_tuned for _, _, is_tuned in counts) == 9 * n_tasks - (4 if name == "reference" else 3)
+        tuned = Counter(model for model, _, is_tuned in counts if is_tuned)
+        networks = ("rnn", "lstm", "gru", "deep_lstm", "feed_forward", "tcn", "transformer")
+        assert all(tuned[model] == n_tasks for model in networks) and not tuned["floor"]
+        rivals = {"fcn", "nearest_neighbour", "minirocket", "seasonal_naive", "exponential_smoothing", "arima", "ngram"}
+        assert rivals == {model for model, _, _ in counts} - everywhere
         assert {trial.model for trial in trials} <= set(registry.entries())
