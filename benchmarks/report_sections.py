@@ -212,9 +212,18 @@ def task_list(study: Study) -> Html:
         )
         known = f"{_cell(reference)}\n{task.reference.source}" if task.reference else "–"
         about = (label, task.group, task.summary, metric, ", ".join(steps))
-        rows.append((*about, floor, ceiling, known, f"{task.source}\n{task.licence}"))
+        least = "\n".join([_cell(floor), *_baselines(study, cells)])
+        rows.append((*about, least, ceiling, known, f"{task.source}\n{task.licence}"))
     columns = ("task", "group", "what", "metric", "optimiser steps", "floor", "ceiling", "reference")
     return table((*columns, "source, licence"), rows)
+
+
+def _baselines(study: Study, cells: pd.DataFrame) -> Iterator[str]:
+    """What stands beside the floor of a task: the models that cost next to nothing."""
+    entries = {label: models.entry(trial.model) for label, trial in _first_by(study, 1).items()}
+    for cell in cells[cells["n"] > 0].to_dict("records"):
+        if entries[cell["model"]].is_baseline:
+            yield f"{cell['model']} {number(cell['mean'])}"
 
 
 def _effort(fit: Mapping[str, Any]) -> str:

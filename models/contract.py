@@ -163,6 +163,7 @@ class ModelEntry:
     refuses(inputs, target, causal): why the model cannot do such a task, or None; the reason becomes a skipped row.
     width: the field of config that sizing turns to meet the parameter budget, in steps of width_multiple; None where a
     model has none. learning_rate: the hand-chosen default for GRADIENT models.
+    is_baseline: whether it costs so little that its value stands beside the floor of a task.
     float32_only: why the model cannot be fitted in mixed precision, or None. imports: modules that a first fit would import.
     search_space: what tuning may vary, by field of config, or of the fitting configuration as "fit.FIELD".
     state: how many numbers a sequence carries after t steps where every step asks for an answer: an expression in the shape
@@ -180,6 +181,7 @@ class ModelEntry:
     width: str | None = None
     width_multiple: int = 1
     learning_rate: float | None = None
+    is_baseline: bool = False
     float32_only: str | None = None
     imports: tuple[str, ...] = ()
     search_space: Mapping[str, Choice | LogRange] = field(default_factory=dict)

@@ -238,6 +238,7 @@ ENTRIES = [
         source="Hyndman & Athanasopoulos 2021, section 5.2, otexts.com/fpp3",
         summary="the value one season ago, or the mean of the last few values one season apart",
         refuses=refuses,
+        is_baseline=True,
         search_space={"n_seasons": Choice((1, 2, 4))},
         state="C * (period or max_period) * (n_seasons or 4) + 1",
     )

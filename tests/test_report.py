@@ -231,6 +231,13 @@ def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_pat
     assert "nothing learned: lstm on recall." in text
 
 
+def test_the_floor_of_a_forecast_stands_beside_the_seasonal_naive_one(tmp_path):
+    planned = trials(("gru", "seasonal_naive", "floor"), ("co2",), 2)
+    for trial in planned:
+        write_run(tmp_path, trial, 0.5 if trial.model == "seasonal_naive" else 0.9)
+    assert "<td>2.00<br>seasonal_naive 0.894</td>" in sections.task_list(study_of(tmp_path, planned)).text
+
+
 def test_a_long_table_opens_at_a_click_and_the_page_begins_with_its_contents(page):
     rows = [(index, f"<{index}>") for index in range(sections.FOLDED + 1)]
     short, long = (sections.table(("a", "b"), rows[:n]).text for n in (sections.FOLDED, sections.FOLDED + 1))
