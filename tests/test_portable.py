@@ -400,10 +400,10 @@ def test_a_bomb_is_unpacked_no_further_than_the_directory_says(packed: Path, tmp
 def test_members_larger_than_any_record_are_not_read_into_memory(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portable, "LARGEST_PARSED", 100)
+    monkeypatch.setattr(portable, "LARGEST_READ", 100)
     with pytest.raises(BadArchive, match=r"manifest.json has .* bytes, more than any"):
         verify(packed)
-    monkeypatch.setattr(portable, "LARGEST_PARSED", 10**5)
+    monkeypatch.setattr(portable, "LARGEST_READ", 10**5)
     files = members(packed.read_bytes())
     large = next(path for path in files if path.endswith("spec.json"))
     path = write_zip(tmp_path / "large.zip", sealed({**files, large: b" " * 10**5 + files[large]}))
