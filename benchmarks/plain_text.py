@@ -7,9 +7,16 @@ LONGEST = 2_000
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """The text with U+FFFD for each character that cannot be printed, line breaks and tabs excepted. Of a longer text the
-    first three quarters and the last are kept, and how much is missing is said between them."""
-    if len(text) > longest:
-        head, tail = longest - longest // 4, longest // 4
-        text = f"{text[:head]} … {len(text) - longest:,} characters … {text[-tail:]}"
+    """The text, `shortened`, with U+FFFD for each character that cannot be printed, line breaks and tabs excepted."""
+    text = shortened(text, longest)
     return "".join(x if x.isprintable() or x in "\n\t" else "\N{REPLACEMENT CHARACTER}" for x in text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text in at most ``longest`` characters, 40 or more: its beginning and its end, and between them how many are
+    missing."""
+    if len(text) <= longest:
+        return text
+    kept = longest - 40
+    tail = kept // 4
+    return f"{text[: kept - tail]} … {len(text) - kept:,} characters … {text[len(text) - tail :]}"

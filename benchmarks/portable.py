@@ -184,7 +184,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 class Archive:
-    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read."""
+    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read. n_bytes: that
+    it unpacks to, and never more."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self.name = name
@@ -194,6 +195,9 @@ class Archive:
             raise self._bad("a member is there twice")
         for entry in self._entries.values():
             self._refuse_strange(entry)
+        self.n_bytes = sum(entry.file_size for entry in self._entries.values())
+        if self.n_bytes > LARGEST_UNPACKED:
+            raise self._bad(f"it would unpack to {self.n_bytes:,} bytes, more than the {LARGEST_UNPACKED:,} allowed")
         self.manifest = self._read_manifest()
         self.members = {member.path: member for member in self.manifest.files}
         self._compare()
@@ -211,6 +215,11 @@ class Archive:
         if described != self.manifest or any(run.trial.device != self.manifest.device for run in runs.values()):
             raise self._bad("device, machines or statuses are not those of its runs")
         return runs
+
+    @property
+    def size(self) -> str:
+        """What unpacking it takes, in words."""
+        return f"{len(self.members)} files, {self.n_bytes / 1e6:,.1f} MB unpacked"
 
     @property
     def trial_ids(self) -> list[str]:

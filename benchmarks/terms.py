@@ -63,10 +63,8 @@ class Terms:
     def resampled(self) -> np.ndarray:
         """(N_RESAMPLES,): the metric on each resample. Trials with equally many test sequences share the draws, so that the
         difference of two of them is paired."""
-        over, under = (
-            np.concatenate([counts @ side for counts in _draws(len(self), self.block)])  # (R,)
-            for side in (self.over, self.under)
-        )
+        pieces = [(counts @ self.over, counts @ self.under) for counts in _draws(len(self), self.block)]  # (r,) each
+        over, under = (np.concatenate(sums) for sums in zip(*pieces, strict=True))  # (R,)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios = over / under  # (R,); 0 / 0 where no drawn sequence has anything to score
         return np.array([self.link(float(ratio)) if np.isfinite(ratio) else np.nan for ratio in ratios])
