@@ -184,8 +184,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 class Archive:
-    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read. n_bytes: that
-    it unpacks to, and never more."""
+    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read.
+    n_bytes: that it unpacks to, never more."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self.name = name

@@ -40,6 +40,9 @@ PENDING = "result.pending.json"
 LARGEST = 64 * 2**20
 """Bytes of a file of a run folder that is read as a whole; a larger one is no record."""
 LARGEST_INTEGER = 2**63 - 1
+LARGEST_NUMBER = 1e150
+"""Of a metric or time: what is larger has no square, so no deviation either."""
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
 
 class Status(StrEnum):
@@ -69,9 +72,9 @@ RERUN = frozenset({Status.INTERRUPTED, Status.INFRA_ERROR})
 class Gap:
     """Mean excess over the Bayes optimum, paired over the test sequences, with its 95 % t interval; positive is worse."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Number
+    low: Number
+    high: Number
     n: int
 
 
@@ -102,15 +105,15 @@ class Result:
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
 
     primary: str | None = None
-    test: Mapping[str, float] = field(default_factory=dict)
-    validation: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, Number] = field(default_factory=dict)
+    validation: Mapping[str, Number] = field(default_factory=dict)
     selected_on: str | None = None
-    floor: float | None = None
-    ceiling: float | None = None
-    reference: float | None = None
-    score: float | None = None
+    floor: Number | None = None
+    ceiling: Number | None = None
+    reference: Number | None = None
+    score: Number | None = None
     equals_floor: bool = False
-    length_sweep: Mapping[str, float] = field(default_factory=dict)
+    length_sweep: Mapping[str, Number] = field(default_factory=dict)
     optimum_gap: Gap | None = None
 
     model_config: Mapping[str, Any] = field(default_factory=dict)
@@ -123,10 +126,10 @@ class Result:
     ended_by: str | None = None
     still_improving: bool | None = None
     environment_steps: int | None = None
-    best_before: Mapping[str, float] = field(default_factory=dict)
+    best_before: Mapping[str, Number] = field(default_factory=dict)
     fit_note: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    memory: Mapping[str, float | str] = field(default_factory=dict)
+    seconds: Mapping[str, Number] = field(default_factory=dict)
+    memory: Mapping[str, Number | str] = field(default_factory=dict)
     timing_valid: bool = False
     cost: Cost | None = None
     data_digest: str | None = None
