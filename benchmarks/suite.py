@@ -206,8 +206,9 @@ def _located(place: str) -> Iterator[None]:
 def _lines(task: Choice, model: Choice) -> str:
     """Where the suite names them."""
     lines = sorted({choice.line for choice in (task, model) if choice.line is not None})
-    named = f"{model.name} on {task.name}"
-    return f"line{'s' if len(lines) > 1 else ''} {' and '.join(map(str, lines))}: {named}" if lines else named
+    if not lines:
+        return f"{model.name} on {task.name}"
+    return f"line{'s' if len(lines) > 1 else ''} {' and '.join(map(str, lines))}"
 
 
 @dataclass(frozen=True)
