@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from benchmarks.plain_text import plain
 from benchmarks.running import INFRASTRUCTURE, RESULTS, Narrowed, Options, Stopped, complete
 from benchmarks.running import prepare as prepare_data
 
@@ -377,13 +378,17 @@ def import_archive(
     ],
     results: Results = RESULTS,
 ) -> None:
-    """Check an archive and add its trials to a results folder. Exit code 1: it is not right, or in conflict with ours."""
+    """Check an archive and add its trials to a results folder. Exit code 1: it is not right, or in conflict with ours.
+
+    An archive that would unpack to more than 32 GiB is refused before anything is written.
+    """
     from benchmarks.exchange import merge
     from benchmarks.execution.lock import FolderInUse
     from benchmarks.portable import BadArchive, open_archive
 
     try:
         with open_archive(file) as archive:
+            typer.echo(f"{file.name}: {archive.size}")
             merged = merge(archive, results)
             manifest = archive.manifest
     except BadArchive as error:
@@ -445,7 +450,7 @@ def _names(written: str | None) -> list[str] | None:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    typer.echo(plain(message), err=True)
     sys.exit(code)
 
 

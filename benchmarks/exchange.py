@@ -21,6 +21,7 @@ from benchmarks.execution.lock import locked
 from benchmarks.execution.plan import quarantine
 from benchmarks.parameters import InvalidParameter
 from benchmarks.portable import (
+    LARGEST_UNPACKED,
     MANIFEST,
     OUTCOMES,
     PIECE,
@@ -108,7 +109,14 @@ def export(results: Path, suite: Suite, trials: Sequence[Trial], output: Path) -
             )
         if not report.is_current(results, suite, list(trials)):
             report.build(results, suite, list(trials))
-        manifest = _write(output, _sources(results, suite, runs), suite.name, runs)
+        sources = _sources(results, suite, runs)
+        n_bytes = sum(source.stat().st_size for source in sources.values())
+        if n_bytes > LARGEST_UNPACKED:
+            raise InvalidParameter(
+                f"{results}: the {len(sources)} files to export have {n_bytes:,} bytes, and an archive may hold "
+                f"{LARGEST_UNPACKED:,}; export fewer trials, or remove what their notebooks and logs hold in excess"
+            )
+        manifest = _write(output, sources, suite.name, runs)
     return Exported(manifest, torn, len(trials) - len(runs) - len(torn))
 
 

@@ -30,6 +30,7 @@ from benchmarks.profiling import PeakMemory, occupy, peak_told
 from benchmarks.records import (
     BESIDE,
     CURVE,
+    LARGEST_NUMBER,
     PENDING,
     RESULT,
     TERMS,
@@ -303,7 +304,7 @@ class Experiment:
     def _evaluate(self, split: SequenceBatch, named: str) -> evaluation.Evaluation:
         evaluated = evaluation.evaluate(self.predictor, self.task.problem, split, self.device)
         for name, value in evaluated.values.items():
-            if not math.isfinite(value):
+            if not abs(value) < LARGEST_NUMBER:  # nan is not, either
                 raise InvalidMetric(f"{name} is {value} on {named}")
         return evaluated
 

@@ -33,6 +33,10 @@ POOL = 16
 """Batches sorted by length together: enough to make batches of like lengths, few enough to keep their order random."""
 
 
+LONGEST_S = 366 * 24 * 3600.0
+"""Of a fit: a system's timers do not take any number."""
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """How a model is fitted by gradient. A suite may vary any field.
@@ -78,6 +82,8 @@ class FitConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, or null for none, got {value}")
+        if self.max_seconds > LONGEST_S:
+            raise ValueError(f"max_seconds must be at most {LONGEST_S:,.0f}, a year, got {self.max_seconds:g}")
         if self.seconds is not None and self.seconds >= self.max_seconds:
             raise ValueError(f"seconds must be less than max_seconds, {self.max_seconds:g}, got {self.seconds:g}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
@@ -19,6 +20,16 @@ T = TypeVar("T")
 def _adapter(kind: type) -> TypeAdapter:
     """Building one takes milliseconds, and a suite asks for hundreds."""
     return TypeAdapter(kind)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_REPR.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: one line, however large it is."""
+    return _REPR.repr(value)
 
 
 class InvalidParameter(ValueError):
@@ -44,6 +55,10 @@ def configure(what: str, default: T, overrides: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str)) or "parameters"
         message = first["msg"].removeprefix("Value error, ")
-        raise InvalidParameter(f"{what}: {where}: {message}; got {first['input']!r}") from error
-    except (TypeError, ValueError) as error:  # a date, a set; or an infinite number, which no record could hold
+        raise InvalidParameter(f"{what}: {where}: {message}; got {shown(first['input'])}") from error
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a date, a set; or an infinite number, which no record could hold
         raise InvalidParameter(f"{what}: {error}; write null where a bound shall not apply") from error

@@ -37,11 +37,14 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 SUITE = "suite/suite.yaml"
 RUN_FILES = ("env.json", "metrics.jsonl", "notebook.ipynb", records.RESULT, "spec.json", "stderr.log", records.TERMS)
-PARSED = ("env.json", records.RESULT, "spec.json")
+READ = ("env.json", records.RESULT, "spec.json", *records.BESIDE)
+"""Those that are read as a whole, and checked."""
 OUTCOMES = ("report.html", "report.ipynb", "suite.json", "table.csv")
 """What is taken of results/<suite>/: the rest is about MLflow's store, and about what this terminal printed last."""
-LARGEST_PARSED = 64 * 2**20
+LARGEST_READ = records.LARGEST
 """Bytes of a file that is read as a whole."""
+LARGEST_UNPACKED = 32 * 2**30
+"""Bytes that an archive may unpack to, and what an export may hold: some 100,000 trials with their notebooks."""
 PIECE = 2**20
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -104,9 +107,10 @@ class Run(NamedTuple):
     content: bytes
 
 
-def run_of(trial_id: str, files: Mapping[str, bytes], digests: Mapping[str, str | None], where: Path) -> Run:
-    """files: name → content of those of PARSED that the folder has, result.json among them. Raises TornResult."""
-    result = records.parse_result(files[records.RESULT], where / records.RESULT, trial_id, digests)
+def run_of(trial_id: str, files: Mapping[str, bytes], where: Path) -> Run:
+    """files: name → content of those of READ that the folder has, result.json among them. Raises TornResult."""
+    beside = {name: files.get(name) for name in records.BESIDE}
+    result = records.parse_result(files[records.RESULT], where / records.RESULT, trial_id, beside)
     try:
         trial = _TRIAL.validate_json(json.dumps(result.spec), strict=True)
     except ValidationError as error:
@@ -135,8 +139,11 @@ def read_run(results: Path, trial_id: str) -> Run | None:
     folder = records.run_folder(results, trial_id)
     if not (folder / records.RESULT).exists():
         return None
-    files = {name: (folder / name).read_bytes() for name in PARSED if (folder / name).exists()}
-    return run_of(trial_id, files, records.digests_beside(folder), folder)
+    paths = {name: folder / name for name in READ if (folder / name).is_file()}
+    for name, path in paths.items():
+        if path.stat().st_size > LARGEST_READ:
+            raise TornResult(f"{folder}: {name} has {path.stat().st_size:,} bytes, more than any such file")
+    return run_of(trial_id, {name: path.read_bytes() for name, path in paths.items()}, folder)
 
 
 def all_runs(results: Path) -> Iterator[Run]:
@@ -177,7 +184,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 class Archive:
-    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read."""
+    """An archive whose directory and manifest agree. Contents are compared with the manifest whenever they are read.
+    n_bytes: that it unpacks to, never more."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self.name = name
@@ -187,6 +195,9 @@ class Archive:
             raise self._bad("a member is there twice")
         for entry in self._entries.values():
             self._refuse_strange(entry)
+        self.n_bytes = sum(entry.file_size for entry in self._entries.values())
+        if self.n_bytes > LARGEST_UNPACKED:
+            raise self._bad(f"it would unpack to {self.n_bytes:,} bytes, more than the {LARGEST_UNPACKED:,} allowed")
         self.manifest = self._read_manifest()
         self.members = {member.path: member for member in self.manifest.files}
         self._compare()
@@ -206,6 +217,11 @@ class Archive:
         return runs
 
     @property
+    def size(self) -> str:
+        """What unpacking it takes, in words."""
+        return f"{len(self.members)} files, {self.n_bytes / 1e6:,.1f} MB unpacked"
+
+    @property
     def trial_ids(self) -> list[str]:
         return sorted({path.split("/")[1] for path in self.members if path.startswith("runs/")})
 
@@ -214,8 +230,8 @@ class Archive:
         return [name for name in RUN_FILES if f"runs/{trial_id}/{name}" in self.members]
 
     def content(self, path: str) -> bytes:
-        """All of a member. Raises BadArchive, also where it is larger than LARGEST_PARSED."""
-        if self.members[path].size > LARGEST_PARSED:
+        """All of a member. Raises BadArchive, also where it is larger than LARGEST_READ."""
+        if self.members[path].size > LARGEST_READ:
             raise self._bad(f"{path} has {self.members[path].size:,} bytes, more than any such file")
         return b"".join(self.pieces(path))
 
@@ -242,11 +258,9 @@ class Archive:
         names = self.files_of(trial_id)
         if records.RESULT not in names:
             raise self._bad(f"{folder} has no {records.RESULT}")
-        files = {name: self.content(f"{folder}/{name}") for name in names if name in PARSED}
-        beside = {name: self.members.get(f"{folder}/{name}") for name in records.BESIDE}
-        digests = {name: member.sha256 if member else None for name, member in beside.items()}
+        files = {name: self.content(f"{folder}/{name}") for name in names if name in READ}
         try:
-            return run_of(trial_id, files, digests, Path(folder))
+            return run_of(trial_id, files, Path(folder))
         except TornResult as error:
             raise self._bad(str(error)) from error
 
@@ -264,7 +278,7 @@ class Archive:
         entry = self._entries.get(MANIFEST)
         if entry is None:
             raise self._bad(f"it has no {MANIFEST}, so it was not made by `rnnbench export`")
-        if entry.file_size > LARGEST_PARSED:
+        if entry.file_size > LARGEST_READ:
             raise self._bad(f"{MANIFEST} has {entry.file_size:,} bytes, more than any")
         try:
             manifest = _MANIFEST.validate_json(b"".join(self._unpacked(MANIFEST)), strict=True)

@@ -11,13 +11,15 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from benchmarks import terms
+from benchmarks.plain_text import plain
 from benchmarks.stamps import Stamp, stamp
 from benchmarks.timing import Cost
 from benchmarks.trial import Trial
@@ -33,6 +35,14 @@ DIGEST = "digest"
 """The key of result.json that holds a digest of all others: a digit that flipped on the disk is no result."""
 PENDING = "result.pending.json"
 """A result that is complete while the notebook that made it is not yet saved; `promote` makes it the result."""
+
+
+LARGEST = 64 * 2**20
+"""Bytes of a file of a run folder that is read as a whole; a larger one is no record."""
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_NUMBER = 1e150
+"""Of a metric or time: what is larger has no square, so no deviation either."""
+Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
 
 class Status(StrEnum):
@@ -62,9 +72,9 @@ RERUN = frozenset({Status.INTERRUPTED, Status.INFRA_ERROR})
 class Gap:
     """Mean excess over the Bayes optimum, paired over the test sequences, with its 95 % t interval; positive is worse."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Number
+    low: Number
+    high: Number
     n: int
 
 
@@ -92,17 +102,19 @@ class Result:
     code_digest: str
     reason: str | None = None
     schema: int = SCHEMA
+    # How it is read: "3" is no number, and no number is infinite.
+    __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
 
     primary: str | None = None
-    test: Mapping[str, float] = field(default_factory=dict)
-    validation: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, Number] = field(default_factory=dict)
+    validation: Mapping[str, Number] = field(default_factory=dict)
     selected_on: str | None = None
-    floor: float | None = None
-    ceiling: float | None = None
-    reference: float | None = None
-    score: float | None = None
+    floor: Number | None = None
+    ceiling: Number | None = None
+    reference: Number | None = None
+    score: Number | None = None
     equals_floor: bool = False
-    length_sweep: Mapping[str, float] = field(default_factory=dict)
+    length_sweep: Mapping[str, Number] = field(default_factory=dict)
     optimum_gap: Gap | None = None
 
     model_config: Mapping[str, Any] = field(default_factory=dict)
@@ -115,10 +127,10 @@ class Result:
     ended_by: str | None = None
     still_improving: bool | None = None
     environment_steps: int | None = None
-    best_before: Mapping[str, float] = field(default_factory=dict)
+    best_before: Mapping[str, Number] = field(default_factory=dict)
     fit_note: str | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    memory: Mapping[str, float | str] = field(default_factory=dict)
+    seconds: Mapping[str, Number] = field(default_factory=dict)
+    memory: Mapping[str, Number | str] = field(default_factory=dict)
     timing_valid: bool = False
     cost: Cost | None = None
     data_digest: str | None = None
@@ -126,8 +138,23 @@ class Result:
     terms_digest: str | None = None
 
 
+@dataclass(frozen=True)
+class _Point:
+    """What each row of a finished trial's metrics.jsonl holds, see `benchmarks.fitting.Row`."""
+
+    step: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+    seconds: float
+    train_loss: float | None
+    gradient_norm: float | None
+    validation_loss: float
+    validation: Annotated[float, Field(allow_inf_nan=False)]
+    best: bool
+    __pydantic_config__ = ConfigDict(strict=True)
+
+
 _ADAPTER = TypeAdapter(Result)
-_CURVE = TypeAdapter(dict[str, bool | int | float | None])
+_POINT = TypeAdapter(_Point)
+_ROW = TypeAdapter(dict[str, bool | Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)] | float | None])
 
 
 class TornResult(ValueError):
@@ -179,8 +206,9 @@ def promote(folder: Path) -> None:
 
 def read_environment(folder: Path) -> dict[str, Any]:
     """env.json; empty where there is none or it cannot be read."""
+    path = folder / "env.json"
     try:
-        return parse_json((folder / "env.json").read_bytes())
+        return parse_json(path.read_bytes()) if path.stat().st_size <= LARGEST else {}
     except (OSError, ValueError):
         return {}
 
@@ -188,12 +216,18 @@ def read_environment(folder: Path) -> dict[str, Any]:
 def parse_json(written: bytes) -> dict[str, Any]:
     """The object that a file holds. Raises ValueError for anything else."""
     try:
-        content = json.loads(written)
+        content = json.loads(written, parse_int=_integer)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     return content
+
+
+def _integer(digits: str) -> int:
+    if abs(number := int(digits)) > LARGEST_INTEGER:
+        raise ValueError("an integer of more than 64 bits")
+    return number
 
 
 class _Read(NamedTuple):
@@ -235,59 +269,105 @@ def _read(folder: Path) -> _Read | None:
         return None
     if not path.is_file():
         raise TornResult(f"{path}: not a file")
+    if stamps[0].size > LARGEST:
+        raise TornResult(f"{path}: {stamps[0].size:,} bytes, more than any result")
     content = path.read_bytes()
-    result = parse_result(content, path, folder.name, digests_beside(folder))
+    result = parse_result(content, path, folder.name, contents_beside(folder))
     _READ[folder] = _Read(stamps, result, hashlib.sha256(content).hexdigest())
     return _READ[folder]
 
 
-def digests_beside(folder: Path) -> dict[str, str | None]:
-    """Name → sha256 of each file of `BESIDE`, None where there is none."""
-    return {name: file_digest(folder / name) for name in BESIDE}
+def contents_beside(folder: Path) -> dict[str, bytes | None]:
+    """Name → content of each file of `BESIDE`, None where there is none or it is larger than any."""
+    paths = {name: folder / name for name in BESIDE}
+    fits = {name: path.is_file() and path.stat().st_size <= LARGEST for name, path in paths.items()}
+    return {name: path.read_bytes() if fits[name] else None for name, path in paths.items()}
 
 
-def parse_result(written: bytes, where: Path, trial_id: str, digests: Mapping[str, str | None]) -> Result:
-    """A result.json. where: for messages. trial_id: of the folder it lies in. digests: of the files beside it, as
-    `digests_beside` gives them. Raises TornResult if it cannot be trusted."""
+def parse_result(written: bytes, where: Path, trial_id: str, beside: Mapping[str, bytes | None]) -> Result:
+    """A result.json. where: for messages. trial_id: of the folder it lies in. beside: the files beside it, as
+    `contents_beside` gives them. Raises TornResult if it cannot be trusted, or if no trial could have written it."""
     try:
         content = parse_json(written)
     except ValueError as error:
         raise TornResult(f"{where}: cut short, or no result at all ({error})") from error
     if content.get("schema") != SCHEMA:
-        raise TornResult(f"{where}: schema {content.get('schema')}, expected {SCHEMA}")
+        raise TornResult(f"{where}: schema {plain(repr(content.get('schema')), 40)}, expected {SCHEMA}")
     if content.pop(DIGEST, None) != _digest(content):
         raise TornResult(f"{where}: altered after it had been written")
     try:
-        result = _ADAPTER.validate_python(content)
+        result = _ADAPTER.validate_json(written)
     except ValidationError as error:
-        raise TornResult(f"{where}: {error.errors()[0]['msg']}") from error
+        raise TornResult(f"{where}: {_first(error)}") from error
     if result.trial_id != trial_id:
-        raise TornResult(f"{where}: belongs to trial {result.trial_id}")
+        raise TornResult(f"{where}: belongs to trial {plain(result.trial_id, 40)}")
     for name, field_name in BESIDE.items():
         expected = getattr(result, field_name)
-        if expected is not None and expected != digests[name]:
+        if expected is not None and expected != hashlib.sha256(beside[name] or b"").hexdigest():
             raise TornResult(f"{where}: {name} is not the file this result was made with")
-    return result
+    try:
+        _check(result, beside)
+    except ValueError as error:
+        raise TornResult(f"{where}: {error}") from error
+    return result if result.reason is None else replace(result, reason=plain(result.reason))
+
+
+def _check(result: Result, beside: Mapping[str, bytes | None]) -> None:
+    """What types alone do not say. Raises ValueError."""
+    for length in result.length_sweep:
+        if not (length.isdecimal() and len(length) < 16):
+            raise ValueError(f"length_sweep: {plain(length, 40)!r} is no length")
+    costs = () if result.cost is None else (result.cost.training_memory, result.cost.inference_memory)
+    for memory in (result.memory, *costs):
+        for name, value in memory.items():
+            if name.endswith("_bytes") and isinstance(value, str):
+                raise ValueError(f"memory: {plain(name, 40)} is {plain(value, 40)!r}, not a number")
+    if result.cost is not None and "backbone" not in result.parameters:
+        raise ValueError("parameters: those of the backbone are missing")
+    if "validation" in result.best_before and "step" not in result.best_before:
+        raise ValueError("best_before: step is missing")
+    if result.curve_digest is not None:
+        for number, line in enumerate((beside[CURVE] or b"").splitlines(), 1):
+            try:
+                _POINT.validate_json(line)
+            except ValidationError as error:
+                raise ValueError(f"{CURVE}, line {number}: {_first(error)}") from error
+    if result.terms_digest is not None:
+        try:
+            terms.check(beside[TERMS] or b"")
+        except ValueError as error:
+            raise ValueError(f"{TERMS}: {error}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(plain(str(part), 40) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, up to the first that cannot be read: a kill can leave a torn last line."""
     path = folder / CURVE
     rows: list[dict[str, Any]] = []
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > LARGEST:
         return rows
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
-            rows.append(_CURVE.validate_json(line))
+            row = _ROW.validate_json(line)
         except ValidationError:
             break
+        if type(row.get("step")) is not int:
+            break
+        rows.append(row)
     return rows
 
 
 def failure(
     trial: Trial, status: Status, reason: str, code_digest: str, curve: Sequence[Mapping[str, Any]] = ()
 ) -> Result:
-    """The row of a trial that gave no numbers. curve: the rows of metrics.jsonl that it had come to."""
+    """The row of a trial that gave no numbers. reason: bounded, and without control characters, in the row. curve: the rows of
+    metrics.jsonl that it had come to."""
     best = [row for row in curve if row.get("best")][-1:]
     reached = {name: best[0][name] for name in ("step", "validation") if best and math.isfinite(best[0][name])}
-    return Result(trial.id, asdict(trial), status, code_digest, reason, best_before=reached)
+    return Result(trial.id, asdict(trial), status, code_digest, plain(reason), best_before=reached)

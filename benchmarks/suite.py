@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks import tuned
-from benchmarks.parameters import InvalidParameter
+from benchmarks import tuned, yaml_files
+from benchmarks.parameters import InvalidParameter, shown
+from benchmarks.plain_text import plain
 from benchmarks.trial import Mode, Overrides, Trial, sized_to_state, specify
 from benchmarks.tuned import Choice, Tuning
 from models.names import UnknownName
@@ -26,6 +25,12 @@ FOLDER = Path(__file__).parent / "suites"
 
 RESERVED = frozenset({"runs", "by-hand", "quarantine", "mlartifacts", "mlruns"})
 """Names of folders in results/ that are no suite's."""
+LONGEST_NAME = 64
+LARGEST_BUDGETS = {"parameter_budget": 10**9, "state_budget": 2**40}
+"""What is more is a mistake: no machine of ours holds such a model."""
+MOST_SEEDS = 10_000
+MOST_TRIALS = 1_000_000
+"""Of a suite: to list as many takes half a minute."""
 GRID_MODES: tuple[Mode, ...] = ("quality", "timing")
 """What a grid may be for."""
 
@@ -84,13 +89,17 @@ class Suite:
         Raises UnknownName or InvalidParameter for what the registries, or the suite, do not know.
         """
         cells = self.cells(models, tasks)
-        if seeds is not None and seeds < 1:
-            raise InvalidParameter(f"seeds: expected a count of at least 1, got {seeds}")
+        if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+            raise InvalidParameter(f"seeds: expected a count from 1 to {MOST_SEEDS:,}, got {seeds}")
+        n_trials = sum(len(grid.seeds) if seeds is None else seeds for grid, _, _ in cells)
+        if n_trials > MOST_TRIALS:
+            raise InvalidParameter(f"{self.file}: it asks for {n_trials:,} trials, more than {MOST_TRIALS:,}")
         found: dict[str, Trial] = {}
         with _located(self.file):
             for grid, task, model in cells:
                 # Its seed is 0; the others differ in the seed alone, and checking the rest takes milliseconds.
-                first = self.trial(grid, task, model, device)
+                with _located(_lines(task, model)):
+                    first = self.trial(grid, task, model, device)
                 if grid.tuned:
                     first = self._tuned_trial(grid, task, model, device) or first
                 for seed in grid.seeds if seeds is None else range(seeds):
@@ -156,7 +165,7 @@ class Suite:
 
 def is_name(name: str) -> bool:
     """Whether a suite may be called so: its name is that of a folder in the results."""
-    return re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is not None and name not in RESERVED
+    return re.fullmatch(rf"[a-z0-9][a-z0-9_-]{{,{LONGEST_NAME - 1}}}", name) is not None and name not in RESERVED
 
 
 def load(name_or_path: str, tuned: bool = True) -> Suite:
@@ -185,52 +194,86 @@ def _task_of(trial: Trial) -> str:
 
 
 @contextmanager
-def _located(file: str) -> Iterator[None]:
-    """Begins the message of what is refused inside with the file's name."""
+def _located(place: str) -> Iterator[None]:
+    """Begins the message of what is refused inside with a file's name, or a line."""
     try:
         yield
     except (UnknownName, InvalidParameter) as error:
-        error.args = (f"{file}: {error}",)
+        error.args = (f"{place}: {error}",)
         raise
 
 
+def _lines(task: Choice, model: Choice) -> str:
+    """Where the suite names them."""
+    lines = sorted({choice.line for choice in (task, model) if choice.line is not None})
+    if not lines:
+        return f"{model.name} on {task.name}"
+    return f"line{'s' if len(lines) > 1 else ''} {' and '.join(map(str, lines))}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A part of the file. path: such as "grids[0].tasks"; "" for all of it."""
+
+    path: str
+    lines: Mapping[str, int]
+
+    def at(self, key: str | int) -> _Place:
+        inner = f"[{key}]" if isinstance(key, int) else f".{key}" if self.path else key
+        return _Place(self.path + inner, self.lines)
+
+    @property
+    def line(self) -> int | None:
+        return self.lines.get(self.path)
+
+    def refused(self, problem: str) -> InvalidParameter:
+        return InvalidParameter(f"{self._begun}{self.path or 'suite'}: {problem}")
+
+    def unknown_key(self, key: str, known: Sequence[str]) -> UnknownName:
+        error = UnknownName(f"key of {self.path or 'suite'}", key, known)
+        error.args = (f"{self.at(key)._begun}{error}",)
+        return error
+
+    @property
+    def _begun(self) -> str:
+        return f"line {self.line}: " if self.line else ""
+
+
 def _parse(path: Path, with_tuned: bool) -> Suite:
-    text = path.read_text()
-    content = _mapping("the file", _read(text))
+    text, written, lines = yaml_files.read(path)
+    whole = _Place("", lines)
+    content = _mapping(whole, written)
     known = ("name", "description", "parameter_budget", "state_budget", "seeds", "fit", "tuned", "grids")
-    _check_keys("suite", content, known, required=("name", "description", "seeds", "grids"))
-    name = _text("name", content["name"])
+    _check_keys(whole, content, known, required=("name", "description", "seeds", "grids"))
+    name = _text(whole.at("name"), content["name"])
     if not is_name(name):
-        raise InvalidParameter(
-            f"name: {name!r} cannot be a suite's name; use small letters, digits, - and _; not {sorted(RESERVED)}"
+        raise whole.at("name").refused(
+            f"{shown(name)} cannot be a suite's name; use up to {LONGEST_NAME} small letters, digits, - and _; not "
+            f"{sorted(RESERVED)}"
         )
-    budgets = {key: _budget(key, content.get(key)) for key in ("parameter_budget", "state_budget")}
+    budgets = {key: _budget(whole.at(key), content.get(key), most) for key, most in LARGEST_BUDGETS.items()}
     if None not in budgets.values():
-        raise InvalidParameter("parameter_budget and state_budget: a width meets one of them; leave the other out")
-    seeds = _seeds("seeds", content["seeds"])
+        raise whole.at("state_budget").refused(
+            "a width meets one budget, and parameter_budget is written too; leave one of them out"
+        )
+    seeds = _seeds(whole.at("seeds"), content["seeds"])
     tuned_file = tuned.path_of(path, name)
-    asked = _flag("tuned", content.get("tuned", False))
-    written = [_grid(f"grids[{n}]", grid, seeds, asked) for n, grid in enumerate(_list("grids", content["grids"]))]
-    grids = tuple(written if with_tuned else (replace(grid, tuned=False) for grid in written))
+    asked = _flag(whole.at("tuned"), content.get("tuned", False))
+    place = whole.at("grids")
+    listed = [_grid(place.at(n), grid, seeds, asked) for n, grid in enumerate(_list(place, content["grids"]))]
+    grids = tuple(listed if with_tuned else (replace(grid, tuned=False) for grid in listed))
     return Suite(
         name=name,
-        description=_text("description", content["description"]),
+        description=_text(whole.at("description"), content["description"]),
         expected=_expected(text),
         parameter_budget=budgets["parameter_budget"],
         state_budget=budgets["state_budget"],
-        fit=_mapping("fit", content.get("fit", {})),
+        fit=_mapping(whole.at("fit"), content.get("fit", {})),
         grids=grids,
         file=path.name,
         tuned_file=tuned_file,
         tuned=tuned.read(tuned_file) if any(grid.tuned for grid in grids) else None,
     )
-
-
-def _read(text: str) -> object:
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise InvalidParameter(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _expected(text: str) -> str:
@@ -247,102 +290,91 @@ def _expected(text: str) -> str:
     return match[3].strip()
 
 
-def _grid(where: str, written: object, seeds: tuple[int, ...], tuned: bool) -> Grid:
-    content = _mapping(where, written)
+def _grid(place: _Place, written: object, seeds: tuple[int, ...], tuned: bool) -> Grid:
+    content = _mapping(place, written)
     known = ("models", "tasks", "seeds", "tuned", "mode", "timing")
-    _check_keys(where, content, known, required=("models", "tasks"))
+    _check_keys(place, content, known, required=("models", "tasks"))
     mode = content.get("mode", "quality")
     if mode not in GRID_MODES:
-        raise UnknownName(f"mode of {where}", str(mode), GRID_MODES)
-    models = _list(f"{where}.models", content["models"])
-    tasks = _list(f"{where}.tasks", content["tasks"])
+        raise UnknownName(f"mode of {place.path}", shown(mode), GRID_MODES)
+    models, tasks = place.at("models"), place.at("tasks")
     return Grid(
-        models=tuple(_choice(f"{where}.models[{number}]", model, "config") for number, model in enumerate(models)),
-        tasks=tuple(_choice(f"{where}.tasks[{number}]", task, "parameters") for number, task in enumerate(tasks)),
-        seeds=_seeds(f"{where}.seeds", content["seeds"]) if "seeds" in content else seeds,
-        tuned=_flag(f"{where}.tuned", content.get("tuned", tuned)),
+        models=tuple(_choice(models.at(n), x, "config") for n, x in enumerate(_list(models, content["models"]))),
+        tasks=tuple(_choice(tasks.at(n), x, "parameters") for n, x in enumerate(_list(tasks, content["tasks"]))),
+        seeds=_seeds(place.at("seeds"), content["seeds"]) if "seeds" in content else seeds,
+        tuned=_flag(place.at("tuned"), content.get("tuned", tuned)),
         mode=mode,
-        timing=_mapping(f"{where}.timing", content.get("timing", {})),
+        timing=_mapping(place.at("timing"), content.get("timing", {})),
     )
 
 
-def _choice(where: str, written: object, settings: str) -> Choice:
+def _choice(place: _Place, written: object, settings: str) -> Choice:
     """A bare name, or a mapping with ``name``, ``fit`` and the key that ``settings`` names."""
     if isinstance(written, str):
-        return Choice(written)
-    content = _mapping(where, written, or_else="a name or a mapping")
-    _check_keys(where, content, ("name", settings, "fit"), required=("name",))
+        return Choice(_text(place, written), line=place.line)
+    content = _mapping(place, written, or_else="a name or a mapping")
+    _check_keys(place, content, ("name", settings, "fit"), required=("name",))
     return Choice(
-        name=_text(f"{where}.name", content["name"]),
-        settings=_mapping(f"{where}.{settings}", content.get(settings, {})),
-        fit=_mapping(f"{where}.fit", content.get("fit", {})),
+        name=_text(place.at("name"), content["name"]),
+        settings=_mapping(place.at(settings), content.get(settings, {})),
+        fit=_mapping(place.at("fit"), content.get("fit", {})),
+        line=place.line,
     )
 
 
-def _seeds(where: str, written: object) -> tuple[int, ...]:
+def _seeds(place: _Place, written: object) -> tuple[int, ...]:
     """A count, 3 for 0, 1, 2, or the seeds themselves."""
-    if type(written) is int and written >= 1:
+    if type(written) is int and 1 <= written <= MOST_SEEDS:
         return tuple(range(written))
     if (
         isinstance(written, list)
-        and written
+        and 1 <= len(written) <= MOST_SEEDS
         and all(type(seed) is int and seed >= 0 for seed in written)
         and len(set(written)) == len(written)
     ):
         return tuple(written)
-    raise InvalidParameter(f"{where}: expected a count of at least 1 or a list of different seeds, got {written!r}")
+    raise place.refused(
+        f"expected a count from 1 to {MOST_SEEDS:,} or a list of as many different seeds, got {shown(written)}"
+    )
 
 
-def _mapping(where: str, written: object, or_else: str = "a mapping") -> Mapping[str, Any]:
+def _mapping(place: _Place, written: object, or_else: str = "a mapping") -> Mapping[str, Any]:
     if not isinstance(written, dict):
-        raise InvalidParameter(f"{where}: expected {or_else}, got {written!r}")
+        raise place.refused(f"expected {or_else}, got {shown(written)}")
     for key in written:
         if not isinstance(key, str):
-            raise InvalidParameter(f"{where}: expected names as keys, got {key!r}")
+            raise place.refused(f"expected names as keys, got {shown(key)}")
     return written
 
 
-def _list(where: str, written: object) -> list[Any]:
+def _list(place: _Place, written: object) -> list[Any]:
     if not isinstance(written, list) or not written:
-        raise InvalidParameter(f"{where}: expected a list with at least one entry, got {written!r}")
+        raise place.refused(f"expected a list with at least one entry, got {shown(written)}")
     return written
 
 
-def _text(where: str, written: object) -> str:
-    if not isinstance(written, str) or not written.strip():
-        raise InvalidParameter(f"{where}: expected a text, got {written!r}")
+def _text(place: _Place, written: object) -> str:
+    if not isinstance(written, str) or not written.strip() or plain(written, len(written)) != written:
+        raise place.refused(f"expected a text without control characters, got {shown(written)}")
     return written
 
 
-def _budget(where: str, written: object) -> int | None:
-    if written is not None and (type(written) is not int or written < 1):
-        raise InvalidParameter(f"{where}: expected a positive integer, got {written!r}")
+def _budget(place: _Place, written: object, most: int) -> int | None:
+    if written is not None and (type(written) is not int or not 1 <= written <= most):
+        raise place.refused(f"expected an integer from 1 to {most:,}, got {shown(written)}")
     return written
 
 
-def _flag(where: str, written: object) -> bool:
+def _flag(place: _Place, written: object) -> bool:
     if not isinstance(written, bool):
-        raise InvalidParameter(f"{where}: expected true or false, got {written!r}")
+        raise place.refused(f"expected true or false, got {shown(written)}")
     return written
 
 
-def _check_keys(where: str, content: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...]) -> None:
+def _check_keys(place: _Place, content: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...]) -> None:
     for key in content:
         if key not in known:
-            raise UnknownName(f"key of {where}", key, known)
+            raise place.unknown_key(key, known)
     for key in required:
         if key not in content:
-            raise InvalidParameter(f"{where}: {key} is missing")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which would let the last of two equal keys win without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise InvalidParameter(f"line {key_node.start_mark.line + 1}: {key!r} is written twice")
-            seen.add(key if isinstance(key, Hashable) else None)
-        return super().construct_mapping(node, deep=deep)
+            raise place.refused(f"{key} is missing")

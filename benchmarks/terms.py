@@ -11,7 +11,10 @@ draws blocks of neighbours where forecast windows overlap (Künsch 1989, doi:10.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,6 +27,12 @@ from benchmarks.seeding import numpy_generator
 
 N_RESAMPLES = 1_000
 """Draws of the bootstrap: its standard error is then known to two percent."""
+LARGEST = 64 * 2**20
+"""Bytes that a file of terms unpacks to at most."""
+LARGEST_N = 2_000_000
+"""Test sequences at most whose terms are kept: beyond, the bootstrap takes minutes, and seeds differ more than sequences do."""
+AT_ONCE = 20_000_000
+"""Counts of the bootstrap that are in memory at once, eight bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,24 +63,35 @@ class Terms:
     def resampled(self) -> np.ndarray:
         """(N_RESAMPLES,): the metric on each resample. Trials with equally many test sequences share the draws, so that the
         difference of two of them is paired."""
-        counts = _draws(len(self), self.block)  # (R, N)
+        pieces = [(counts @ self.over, counts @ self.under) for counts in _draws(len(self), self.block)]  # (r,) each
+        over, under = (np.concatenate(sums) for sums in zip(*pieces, strict=True))  # (R,)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = (counts @ self.over) / (
-                counts @ self.under
-            )  # (R,); 0 / 0 where no drawn sequence has anything to score
+            ratios = over / under  # (R,); 0 / 0 where no drawn sequence has anything to score
         return np.array([self.link(float(ratio)) if np.isfinite(ratio) else np.nan for ratio in ratios])
 
 
-@lru_cache(maxsize=2)
-def _draws(n: int, block: int) -> np.ndarray:
-    """(R, N): how often each sequence is drawn, in blocks of neighbours that wrap around the end."""
+def _draws(n: int, block: int) -> Iterator[np.ndarray]:
+    """(r, N) each, N_RESAMPLES rows together: how often each sequence is drawn, in blocks of neighbours that wrap around the
+    end."""
+    at_once = max(1, AT_ONCE // n)
+    if at_once >= N_RESAMPLES:
+        return iter([_all_draws(n, block)])
     generator = numpy_generator("sequences", n, block)
+    return (_drawn(generator, n, block, min(at_once, N_RESAMPLES - r)) for r in range(0, N_RESAMPLES, at_once))
+
+
+@lru_cache(maxsize=2)
+def _all_draws(n: int, block: int) -> np.ndarray:
+    return _drawn(numpy_generator("sequences", n, block), n, block, N_RESAMPLES)
+
+
+def _drawn(generator: np.random.Generator, n: int, block: int, n_rows: int) -> np.ndarray:
     size = min(block, n)
-    starts = generator.integers(0, n, (N_RESAMPLES, -(-n // size)))  # (R, blocks)
-    drawn = (starts[..., None] + np.arange(size)) % n  # (R, blocks, size)
-    drawn = drawn.reshape(N_RESAMPLES, -1)[:, :n]  # (R, N)
-    rows = np.arange(N_RESAMPLES)[:, None]
-    return np.bincount((rows * n + drawn).ravel(), minlength=N_RESAMPLES * n).reshape(N_RESAMPLES, n).astype(np.float64)
+    starts = generator.integers(0, n, (n_rows, -(-n // size)))  # (r, blocks)
+    drawn = (starts[..., None] + np.arange(size)) % n  # (r, blocks, size)
+    drawn = drawn.reshape(n_rows, -1)[:, :n]  # (r, N)
+    rows = np.arange(n_rows)[:, None]
+    return np.bincount((rows * n + drawn).ravel(), minlength=n_rows * n).reshape(n_rows, n).astype(np.float64)
 
 
 def standard_error(ours: Sequence[Terms], theirs: Sequence[Terms] = ()) -> float:
@@ -96,11 +116,17 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def write(path: Path, parts: Mapping[str, Parts]) -> None:
-    """Writes the parts of each metric, (B,) each, in float32; a term that all sequences share is written once."""
+    """Writes the parts of each metric, (B,) each, in float32 where their values fit; a term that all sequences share is written
+    once. Writes nothing for more than LARGEST_N sequences."""
     arrays: dict[str, Any] = {}
     for name, terms in parts.items():
         for side, values in zip(Parts._fields, terms, strict=True):
-            column = values.numpy().astype(np.float32)
+            wide = values.numpy()
+            if len(wide) > LARGEST_N:
+                return
+            with np.errstate(over="ignore"):
+                narrow = wide.astype(np.float32)
+            column = narrow if np.isfinite(narrow).all() else wide
             arrays[f"{name}.{side}"] = column[:1] if len(column) and (column == column[0]).all() else column
             arrays[f"{name}.n"] = np.array(len(column))
     content = io.BytesIO()
@@ -108,8 +134,49 @@ def write(path: Path, parts: Mapping[str, Parts]) -> None:
     path.write_bytes(content.getvalue())
 
 
+def check(content: bytes) -> None:
+    """Raises ValueError, in one sentence, for what `write` cannot have written. Nothing is allocated that a header claims."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > LARGEST:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {LARGEST:,}")
+            arrays = {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ValueError(f"not a zip, or damaged: {error}") from error
+    lengths = {name.removesuffix(".n"): array for name, array in arrays.items() if name.endswith(".n")}
+    for metric, length in lengths.items():
+        if length.shape != () or length.dtype.kind not in "iu" or not 0 <= (n := int(length)) <= LARGEST_N:
+            raise ValueError(f"{metric}.n is no number of test sequences up to {LARGEST_N:,}")
+        for side in Parts._fields:
+            column = arrays.pop(f"{metric}.{side}", None)
+            if column is None or column.dtype.kind != "f" or column.shape not in {(n,), (min(n, 1),)}:
+                raise ValueError(f"{metric}.{side} does not hold one number per test sequence")
+            if not np.isfinite(column).all():
+                raise ValueError(f"{metric}.{side} holds a number that is not finite")
+            if side == "under" and n and not column.any():
+                raise ValueError(f"{metric}.{side} is zero for each test sequence")
+        arrays.pop(f"{metric}.n")
+    if arrays:
+        raise ValueError(f"{min(arrays)[:40]!r} is no term of a metric")
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """A member, of at most the size that the directory says. Raises ValueError for objects, and for any but a plain array."""
+    packed = io.BytesIO(archive.read(entry))
+    version = np.lib.format.read_magic(packed)
+    if version != (1, 0):
+        raise ValueError(f"{entry.filename[:40]!r} has version {version} of the format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(packed)
+    values = packed.read()
+    if dtype.hasobject or dtype.itemsize * math.prod(shape) != len(values):
+        raise ValueError(f"{entry.filename[:40]!r} does not hold the numbers that its header says")
+    return np.frombuffer(values, dtype).reshape(shape)
+
+
 def read(path: Path, metric: str, link: Callable[[float], float] = float, block: int = 1) -> Terms | None:
-    """The terms that `write` kept of a metric; None where there is no such file, or it has no such metric."""
+    """The terms that `write` kept of a metric; None where there is no such file, or it has no such metric. The file is one that
+    `check` has passed: that of a result which was read."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:

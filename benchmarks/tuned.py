@@ -10,17 +10,21 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from benchmarks import yaml_files
 from benchmarks.parameters import InvalidParameter
+from benchmarks.plain_text import plain
 from benchmarks.records import write_atomically
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A model or a task by name, and what differs from its defaults. settings: model's config, or task's parameters."""
+    """A model or a task by name, and what differs from its defaults. settings: model's config, or task's parameters. line: of
+    the suite's file, for messages."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = field(default=None, compare=False)
 
     @property
     def written(self) -> dict[str, Any]:
@@ -113,12 +117,13 @@ def read(path: Path) -> Tuning:
     if not path.is_file():
         raise InvalidParameter(f"tuned: {path} is not there; make it with: rnnbench tune {name} --trials 16")
     try:
-        return TypeAdapter(Tuning).validate_python(yaml.safe_load(path.read_bytes()))
-    except yaml.YAMLError as error:
-        raise InvalidParameter(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        return TypeAdapter(Tuning).validate_python(yaml_files.read(path).content)
+    except InvalidParameter as error:
+        error.args = (f"{path}: {error}; make it again with: rnnbench tune {name}",)
+        raise
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        where = ".".join(plain(str(part), 40) for part in first["loc"]) or "the file"
         raise InvalidParameter(f"{path}: {where}: {first['msg']}; make it again with: rnnbench tune {name}") from error
 
 

@@ -137,6 +137,21 @@ def _loud() -> None:
         os.write(1, b"y" * 1_000_000)
 
 
+def _flood() -> None:
+    """Writes 200 MB past Python to standard error, as a library in C does, and crashes."""
+    for _ in range(200):
+        os.write(2, b"z" * 1_000_000)
+    _segfault()
+
+
+def _wordy() -> None:
+    """A message of 50 MB, with what a terminal obeys at both ends, out of another one."""
+    try:
+        raise KeyError("k" * 50_000_000)
+    except KeyError as error:
+        raise ValueError("\x1b[31mbad luck\x07" + "m\n" * 25_000_000 + "the end\x1b[0m") from error
+
+
 def _stopped() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -163,6 +178,8 @@ FAULTS = {
     "invalid_metric": _invalid_metric,
     "full_disk": _full_disk,
     "loud": _loud,
+    "flood": _flood,
+    "wordy": _wordy,
     "stopped": _stopped,
     "worker_killed": _worker_killed,
 }

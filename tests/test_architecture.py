@@ -74,7 +74,7 @@ SAFE = {
     ("numpy", "load"): ("allow_pickle", "False"),
     ("np", "load"): ("allow_pickle", "False"),
     ("torch", "load"): ("weights_only", "True"),
-    ("yaml", "load"): ("Loader", "_StrictLoader"),  # a subclass of yaml.SafeLoader
+    ("yaml", "load"): ("Loader", "yaml.SafeLoader"),
 }
 """How a loader that could run code must be called."""
 

@@ -116,7 +116,7 @@ def test_a_broken_suite_file_is_refused_before_anything_runs(
 ) -> None:
     tiny.write_text(TINY.replace("models: [floor", "models: [flor"))
     assert call(monkeypatch, "run", str(tiny), "--results", str(tmp_path / "results")) == 2
-    assert capsys.readouterr().err == "tiny.yaml: unknown model 'flor'; did you mean 'floor'?\n"
+    assert capsys.readouterr().err == "tiny.yaml: line 8: unknown model 'flor'; did you mean 'floor'?\n"
     assert not (tmp_path / "results").exists()
 
 

@@ -9,6 +9,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -397,13 +398,43 @@ def test_a_bomb_is_unpacked_no_further_than_the_directory_says(packed: Path, tmp
     assert sum(read) <= 10
 
 
+def test_an_archive_says_what_it_unpacks_to_and_is_refused_beyond_the_bound_before_anything_is_read_or_written(
+    packed: Path, source: Path, suite: Suite, trials: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked = sum(map(len, members(packed.read_bytes()).values()))
+    with open_archive(packed) as archive:
+        assert archive.n_bytes == unpacked and f"{unpacked / 1e6:,.1f} MB unpacked" in archive.size
+    monkeypatch.setattr(portable, "LARGEST_UNPACKED", unpacked - 1)
+    monkeypatch.setattr(exchange, "LARGEST_UNPACKED", 1000)
+    with pytest.raises(
+        BadArchive, match=f"it would unpack to {unpacked:,} bytes, more than the {unpacked - 1:,} allowed"
+    ):
+        merged(packed, tmp_path / "results")
+    with pytest.raises(InvalidParameter, match="an archive may hold 1,000; export fewer trials"):
+        export(source, suite, trials, tmp_path / "large.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_small_file_that_claims_terabytes_is_refused_at_once(packed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members(packed.read_bytes()).items():
+            archive.writestr(name, content)
+        for entry in archive.infolist():
+            entry.file_size = 2**40
+    began = time.monotonic()
+    with pytest.raises(BadArchive, match=r"it would unpack to [\d,]+ bytes, more than the 34,359,738,368 allowed"):
+        merged(path, tmp_path / "results")
+    assert time.monotonic() - began < 5 and not (tmp_path / "results").exists()
+
+
 def test_members_larger_than_any_record_are_not_read_into_memory(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portable, "LARGEST_PARSED", 100)
+    monkeypatch.setattr(portable, "LARGEST_READ", 100)
     with pytest.raises(BadArchive, match=r"manifest.json has .* bytes, more than any"):
         verify(packed)
-    monkeypatch.setattr(portable, "LARGEST_PARSED", 10**5)
+    monkeypatch.setattr(portable, "LARGEST_READ", 10**5)
     files = members(packed.read_bytes())
     large = next(path for path in files if path.endswith("spec.json"))
     path = write_zip(tmp_path / "large.zip", sealed({**files, large: b" " * 10**5 + files[large]}))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.parameters import InvalidParameter
@@ -247,3 +249,132 @@ def test_the_published_suites_give_every_model_every_task_and_the_same_seeds() -
         rivals = {"fcn", "nearest_neighbour", "minirocket", "seasonal_naive", "exponential_smoothing", "arima", "ngram"}
         assert rivals == {model for model, _, _ in counts} - everywhere
         assert {trial.model for trial in trials} <= set(registry.entries())
+
+
+DEEP = "[" * 100_000
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+ODD_FILES = {
+    "latin-1": (HEADER + "name: mine\ndescription: naïve\n").encode("latin-1"),
+    "utf-16": (HEADER + "name: mine\n").encode("utf-16"),
+    "a null character": HEADER.encode() + b"name: mine\ndescription: \x00\n",
+    "an escape": HEADER.encode() + b"name: mine\ndescription: \x1b[31m\n",
+    "an impossible date": HEADER.encode() + b"name: mine\ndescription: 2024-13-45\n",
+    "a date that is none": HEADER.encode() + b"name: mine\ndescription: !!timestamp soon\n",
+    "no number": HEADER.encode() + b"name: mine\nseeds: !!int many\n",
+    "a number of 5,000 digits": HEADER.encode() + b"name: mine\nseeds: " + b"9" * 5_000,
+    "a number of 70 bits": HEADER.encode() + b"name: mine\nparameter_budget: 1" + b"0" * 21,
+    "deep nesting": HEADER.encode() + b"name: mine\ngrids: " + DEEP.encode(),
+    "deep nesting in a block": HEADER.encode() + "".join("  " * n + "a:\n" for n in range(500)).encode(),
+    "a list within itself": HEADER.encode() + b"name: mine\ngrids: &a [*a]\n",
+    "aliases that multiply": HEADER.encode() + BOMB.encode(),
+    "an object": HEADER.encode() + b"name: mine\ngrids: !!python/object:os.system {}\n",
+    "a quote that never ends": HEADER.encode() + b'name: mine\ndescription: "For',
+    "a tab": HEADER.encode() + b"name: mine\n\tseeds: 3\n",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_a_file_that_cannot_be_read_is_refused_at_once_with_the_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(ODD_FILES[kind])
+    began = time.monotonic()
+    with pytest.raises(InvalidParameter, match=r"^mine.yaml: line \d+: ") as refused:
+        load(str(path))
+    assert time.monotonic() - began < 5
+    assert len(str(refused.value)) < 300 and str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("seeds", 1_000_000, "seeds: 1000000"),
+        ("seeds", 10**12, "seeds: 1000000000000"),
+        ("parameter_budget", 10**18, "parameter_budget: 1000000000000000000"),
+        ("name", "n" * 300, "name: nnn"),
+        ("description", "\ud800", "description: "),
+        ("description", "\x1b[31mred", "description: "),
+        ("grids.0.seeds", 10**6, "  seeds: 1000000"),
+        ("grids.0.tasks.0", "party", "  - party"),
+        ("grids.0.models.1.config", {"n_layers": "two"}, "  - config:"),
+        ("grids.0.models.1.fit", {"n_steps": 10**30}, "      n_steps: 1000000000000000000000000000000"),
+        ("fit", {"max_seconds": 1e300}, "  - parity"),
+        ("k" * 5_000, 1, "? kkk"),
+    ],
+)
+def test_what_is_absurd_is_refused_in_one_short_sentence_with_its_line(
+    tmp_path: Path, path: str, value: object, line: str
+) -> None:
+    file = Path(write(tmp_path, changed(path, value)))
+    written = [n for n, text in enumerate(file.read_text().splitlines(), 1) if text.startswith(line)]
+    with pytest.raises((UnknownName, InvalidParameter), match=r"^mine.yaml: lines? ") as refused:
+        load(str(file)).trials(device="cpu")
+    message = str(refused.value)
+    assert len(written) == 1 and str(written[0]) in re.findall(r"\d+", message.split(": ")[1]), message
+    assert len(message) < 1000 and message.isprintable()
+
+
+def test_a_suite_of_too_many_trials_or_bytes_is_refused(tmp_path: Path) -> None:
+    many = changed("seeds", 10_000) | {"grids": [{"models": ["rnn"] * 11, "tasks": ["parity"] * 10}]}
+    with pytest.raises(InvalidParameter, match=r"1,100,000 trials, more than 1,000,000"):
+        load(write(tmp_path, many)).trials(device="cpu")
+    path = Path(write(tmp_path, PLAIN))
+    path.write_text(path.read_text() + "#" * 1_000_000)
+    with pytest.raises(InvalidParameter, match=r"mine.yaml: the file has 1,0.* bytes, more than 1,000,000"):
+        load(str(path))
+
+
+WORDS = [
+    *PLAIN,
+    "models",
+    "tasks",
+    "config",
+    "lstm",
+    "adding",
+    "2024-13-45",
+    "1e999",
+    ".nan",
+    "0x",
+    "1:60",
+    "~",
+    "true",
+]
+MARKS = [
+    ": ",
+    "- ",
+    "\n",
+    "\n  ",
+    "\n    - ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "? ",
+    "!!int ",
+    "!!set ",
+    "'",
+    '"',
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS) | st.sampled_from(MARKS) | st.binary(max_size=3), max_size=40))
+def test_any_bytes_are_a_suite_or_refused_in_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str | bytes]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "mine.yaml"
+    path.write_bytes(HEADER.encode() + b"".join(x if isinstance(x, bytes) else x.encode() for x in parts))
+    with pytest.raises((UnknownName, InvalidParameter), match=r"^mine.yaml: ") as refused:
+        load(str(path))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = Path(write(tmp_path, PLAIN))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(str(path)).expected == "nothing"

@@ -157,7 +157,7 @@ def test_a_trial_survives_its_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("suite: [", "mine.yaml: not valid YAML"),
+        ("suite: [", "mine.yaml: line 1: not valid YAML.*make it again"),
         ("suite: mine", "trials: Field required; make it again with: rnnbench tune mine"),
         ("3", "the file: .*make it again"),
     ],

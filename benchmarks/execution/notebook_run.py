@@ -19,6 +19,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from benchmarks.execution.capped_output import CappedLog
 from benchmarks.execution.memory import oom_kills
 from benchmarks.execution.waiting_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.worker import Job, ending, last_lines
@@ -28,6 +29,8 @@ from benchmarks.records import Status, promote
 from benchmarks.trial import NoGPU
 
 ENGINE = "rnnbench"
+CAPPED_KERNEL = "--IPKernelApp.kernel_class=benchmarks.execution.capped_output.CappedKernel"
+"""The option by which a kernel of ours bounds what an exception says."""
 
 _STATUS_OF: dict[str, Status] = {
     kind.__name__: status
@@ -105,8 +108,8 @@ class _Engine(NBClientEngine):
 papermill_engines.register(ENGINE, _Engine)
 
 
-def execute(job: Job, kernel: WaitingKernel) -> tuple[Status, str] | None:
-    """Runs the notebook; None where it wrote its result itself."""
+def execute(job: Job, kernel: WaitingKernel, log: CappedLog) -> tuple[Status, str] | None:
+    """Runs the notebook; None where it wrote its result itself. log: where the kernel's crash report goes."""
     target = job.folder / "notebook.ipynb"
     # A new interpreter reads the code anew, which may have changed since the run began: it finds the digest itself.
     code_digest = job.code_digest if job.forked else ""
@@ -126,17 +129,19 @@ def execute(job: Job, kernel: WaitingKernel) -> tuple[Status, str] | None:
             cwd=job.notebook.parent,
             progress_bar=False,
             km=manager_class(kernel, job.scratch / f"{os.getpid()}.json")(),
-            extra_arguments=[CAPPED],
+            extra_arguments=[CAPPED, CAPPED_KERNEL],
         )
     except PapermillExecutionError as error:
         sys.stderr.write(str(error))  # into stderr.log
         sys.stderr.flush()
         return _status(error, job.folder)
     except DeadKernelError:
+        log.finish()
         status, reason = _death(kernel, oom_kills() - killed_before)
         _mark_unfinished(target, reason)
         return status, _with_log(reason, job.folder)
     except (RuntimeError, zmq.ZMQError) as error:
+        log.finish()
         return Status.INFRA_ERROR, _with_log(f"the kernel did not start: {error}", job.folder)
     promote(job.folder)
     if not (job.folder / "result.json").exists():

@@ -74,11 +74,15 @@ def main(job: Job) -> None:
         _redirect_output(job.folder / "stderr.log")
         if job.slot is not None:
             os.environ.update(job.slot.environment)
+        from benchmarks.execution.capped_output import CappedLog
         from benchmarks.execution.notebook_run import execute
         from benchmarks.execution.waiting_kernel import WaitingKernel
 
         # First of all: what is copied must have one thread and no sockets.
-        kernel = WaitingKernel(job.forked, job.trial)
+        log = CappedLog(job.folder / "stderr.log")
+        with log.inherited():
+            kernel = WaitingKernel(job.forked, job.trial)
+        log.start()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda number, frame: kernel.send(number))
@@ -88,8 +92,9 @@ def main(job: Job) -> None:
         if job.turn is not None:
             job.turn.send("ready")
             job.turn.recv()
-        ending = execute(job, kernel)
+        ending = execute(job, kernel, log)
         kernel.stop()
+        log.finish()
         if ending is not None:
             curve = read_curve(job.folder)
             write_result(job.folder, failure(job.trial, *ending, job.code_digest, curve))
