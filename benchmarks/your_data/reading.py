@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from glob import escape
@@ -40,26 +39,40 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Roles:
-    """What a person says of the columns. target: to be predicted. sequence_id: names a row's sequence. group: sequences of
-    one group stay in one split. time: orders a sequence's rows. split: train, validation or test. ignore: no inputs."""
+    """What the user says about the columns, and how to read them.
+
+    target: to be predicted. sequence_id: names a row's sequence; several columns are one key. group: sequences of one group
+    stay in one split. time: orders a sequence's rows. split: train, validation or test. ignore: no inputs. missing: values
+    that stand for a missing one, as written in the file. wide: each row is a sequence. channels_first: X is (N, C, T).
+    across_gaps: windows may run across gaps in time. end: a sequence ends with a symbol of its own.
+    """
 
     target: str | None = None
-    sequence_id: str | None = None
+    sequence_id: tuple[str, ...] | str | None = None
     group: str | None = None
     time: str | None = None
     split: str | None = None
     ignore: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    wide: bool = False
+    channels_first: bool = False
+    across_gaps: bool = False
+    end: bool = False
 
     @property
-    def columns(self) -> Mapping[str, str | None]:
-        """By the option that names the column."""
-        return {
-            "--target": self.target,
-            "--sequence-id": self.sequence_id,
-            "--group": self.group,
-            "--time": self.time,
-            "--split": self.split,
-        }
+    def keys(self) -> tuple[str, ...]:
+        """The columns that together name a row's sequence."""
+        if self.sequence_id is None:
+            return ()
+        return (self.sequence_id,) if isinstance(self.sequence_id, str) else tuple(self.sequence_id)
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Each option and a column that it names."""
+        keys = [("--sequence-id", column) for column in self.keys]
+        others = [("--group", self.group), ("--time", self.time), ("--split", self.split)]
+        named = [("--target", self.target), *keys, *others]
+        return tuple((option, column) for option, column in named if column is not None)
 
 
 def locate(path: str | Path) -> Source:
@@ -131,22 +144,21 @@ def _read(source: Source, roles: Roles) -> Recording:
 def _with_roles(recording: Recording, roles: Roles) -> Recording:
     """Each option names a column that exists, and no column has two roles."""
     found = list(recording.frame.columns)
-    for option, column in [*roles.columns.items(), *(("--ignore", column) for column in roles.ignore)]:
-        if column is not None and column not in found:
+    for option, column in [*roles.columns, *(("--ignore", column) for column in roles.ignore)]:
+        if column not in found:
             if column in recording.ignored:
                 raise recording.bad(f"{option}: the column is empty", column)
             near = get_close_matches(column, found, n=1, cutoff=0.5)
             hint = f"did you mean {one_line(near[0])!r}?" if near else f"the columns are {listed(found)}"
             raise recording.bad(f"{option}: there is no column {one_line(column)!r}; {hint}")
-    chosen = [(option, column) for option, column in roles.columns.items() if column is not None]
-    for i, (option, column) in enumerate(chosen):
-        for other, same in chosen[:i]:
+    for i, (option, column) in enumerate(roles.columns):
+        for other, same in roles.columns[:i]:
             if column == same:
                 raise recording.bad(f"{other} and {option} name the same column", column)
     made = replace(
         recording,
         target=roles.target or recording.target,
-        sequence=roles.sequence_id or recording.sequence,
+        sequence=roles.keys[0] if roles.keys else recording.sequence,
         group=roles.group or recording.group,
         time=roles.time or recording.time,
         split=roles.split or recording.split,
