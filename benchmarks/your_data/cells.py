@@ -75,7 +75,7 @@ def meaning(texts: np.ndarray, counts: np.ndarray, comma: bool) -> Meaning:
     values, written = numbers(texts, decimal > thousands if decimal != thousands else comma)
     is_number = ~np.isnan(values)
     if is_number.all():
-        return Meaning("category" if _is_code(values, written) else "number", values, written)
+        return Meaning("category") if _is_code(values, written) else Meaning("number", values, written)
     if not is_number.any():
         seconds = times_of_day(texts)
         if seconds is not None:

@@ -69,10 +69,9 @@ def _problem(folder: Path, name: str) -> Source:
 
 def read(source: Source, roles: Roles) -> Recording:
     """Raises BadInput."""
-    recording = _with_roles(_read(source, roles), roles)
+    recording = columns.with_keys(_with_roles(_read(source, roles), roles), roles.keys)
     if roles.wide:
         recording = columns.wide(recording)
-    recording = columns.with_keys(recording, roles.keys)
     if not len(recording.inputs) and recording.target is None:
         raise recording.bad("no column is left")
     recording = columns.without_infinite(columns.without_values(recording, roles.missing))
