@@ -140,7 +140,8 @@ def times_of_day(texts: np.ndarray) -> np.ndarray | None:
 def dates(texts: np.ndarray) -> np.ndarray | None:
     """(n,) datetime64; None where a text is no date, or where day and month cannot be told apart."""
     if all(_YEAR_FIRST.fullmatch(text) for text in texts):
-        return _parsed([re.sub(r"[/.]", "-", text[:10]) + text[10:] for text in texts], "ISO8601")
+        plain = [re.sub(r" ?(UTC|GMT)$", "+00:00", re.sub(r"[/.]", "-", text[:10]) + text[10:]) for text in texts]
+        return _parsed(plain, "ISO8601")
     matches = [_YEAR_LAST.fullmatch(text) for text in texts]
     if all(matches):
         return _year_last([match for match in matches if match is not None])
