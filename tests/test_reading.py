@@ -281,6 +281,21 @@ def test_a_date_of_which_day_and_month_cannot_be_told_apart_is_refused(tmp_path:
     assert "column when, row 1: '1/1/2023 0:00' is no time" in refused(tmp_path, content, target="y", time="when")
 
 
+def test_a_row_of_units_or_totals_among_dated_rows_is_left_out(tmp_path: Path) -> None:
+    header, *rows = series()[::-1].to_csv(index=False).splitlines()
+    content = "\n".join([header, "-,mm", *rows, "Total,12.5"])
+    recording = opened(tmp_path, content, target="y")
+    assert recording.rows.tolist() == list(range(61, 1, -1)) and recording.frame["y"].dtype.kind == "f"
+    assert "left out, because they are empty: 1 row\n" in remarks(recording)
+    assert "left out: 1 row without a date in column day (the first is row 62)" in remarks(recording)
+    assert "column day, row 1: '-' is no time" in refused(tmp_path, content, target="y", time="day")
+
+
+def test_a_group_may_be_the_sequence_itself(tmp_path: Path) -> None:
+    recording = opened(tmp_path, steps([*"abcdef"]), **STEPS, group="id")
+    assert recording.group == recording.sequence == "id" and recording.inputs == ["x"]
+
+
 def test_a_repeated_hour_is_named_with_daylight_saving_time(tmp_path: Path) -> None:
     hours = pd.date_range("2021-10-30", periods=60, freq="h", tz="Europe/Berlin").tz_localize(None)
     content = pd.DataFrame({"hour": hours, "y": np.sin(np.arange(60))}).to_csv(index=False)

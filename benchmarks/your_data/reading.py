@@ -117,7 +117,7 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
             raise recording.bad(f"{option}: there is no column {one_line(column)!r}; {hint}")
     for i, (option, column) in enumerate(roles.columns):
         for other, same in roles.columns[:i]:
-            if column == same and not (len(roles.keys) > 1 and {option, other} == {"--group", "--sequence-id"}):
+            if column == same and {option, other} != {"--group", "--sequence-id"}:
                 raise recording.bad(f"{other} and {option} name the same column", column)
     made = replace(
         recording,

@@ -117,6 +117,8 @@ def text_of(data: bytes, file: str) -> str:
         if is_utf16:
             raise bad(file, "the file begins like UTF-16 and is not; save the file as UTF-8", row=line) from error
         raise bad(file, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8", row=line) from error
+    if not text:
+        raise bad(file, "the file is empty")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise bad(file, "a zero byte: this is no text", row=line)

@@ -328,7 +328,8 @@ def _meant(codes: np.ndarray, texts: np.ndarray, is_empty: np.ndarray, name: str
     known = np.flatnonzero(~is_missing[:-1])
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     found = cells.meaning(texts[known], counts[known], comma)
-    if found.values is not None and not (is_target and _is_coded(texts[known], found)):
+    is_broken = (is_target and _is_coded(texts[known], found)) or (name == roles.time and found.words)
+    if found.values is not None and not is_broken:
         fill = np.datetime64("NaT") if found.kind == "date" else np.nan
         placed = np.full(len(texts) + 1, fill, dtype=found.values.dtype)
         placed[known] = found.values
@@ -348,15 +349,17 @@ def _meant(codes: np.ndarray, texts: np.ndarray, is_empty: np.ndarray, name: str
 
 def _quantities(values: pd.Series, found: cells.Meaning, n_words: int, name: str, roles: Roles) -> Column:
     """Numbers, dates or times of day, and what was done to read them."""
+    shown = listed((repr(word[:40]) for word in found.words), 3)
     if found.kind != "number":
-        return Column(values, is_clock=found.kind == "clock")
+        n = "1 value that is no date" if n_words == 1 else f"{n_words:,} values that are no dates"
+        remark = f"{n} ({shown}) {'is' if n_words == 1 else 'are'} read as missing in column {name}"
+        return Column(values, remark if found.words else "", found.kind == "clock")
     if np.isfinite(values).all() and (values == values.round()).all() and values.abs().max() < 2**53:
         values = values.astype(np.int64)
         days = cells.eight_digit_dates(values) if name != roles.target and values.nunique() > 2 else None
         if days is not None:
             return Column(days, f"numbers of eight digits are read as dates in column {name}")
     if found.words:
-        shown = listed((repr(word[:40]) for word in found.words), 3)
         no_numbers = "1 value that is no number" if n_words == 1 else f"{n_words:,} values that are no numbers"
         also = f", and others with {listed(found.written)} as numbers," if found.written else ""
         return Column(
