@@ -215,6 +215,8 @@ def test_a_sentinel_is_warned_of_and_missing_where_that_is_said(tmp_path: Path) 
     recording = opened(tmp_path, parquet(series().assign(y=y)), "a.parquet", target="y", time="day", missing=("-200",))
     assert recording.frame["y"].isna().sum() == 6
     assert "warning" not in remarks(opened(tmp_path, series().to_csv(index=False), target="y", time="day"))
+    unmatched = opened(tmp_path, series().to_csv(index=False), target="y", time="day", missing=("-99",))
+    assert "--missing: no value is equal to '-99'" in remarks(unmatched)
 
 
 # ----- rows, columns and keys ----------------------------------------------------------------------------------------
@@ -242,6 +244,22 @@ def test_what_stands_before_a_header_is_skipped(before: str, encoding: str, tmp_
     recording = opened(tmp_path, content.encode(encoding), target="y")
     assert recording.inputs == [] and recording.time == "day" and "air, outside" in recording.ignored
     assert len(recording.frame) == 20 and recording.rows[0] == 1
+
+
+def test_a_table_in_the_encoding_of_a_western_spreadsheet_is_read_with_a_remark(tmp_path: Path) -> None:
+    content = "Größe;Luft (°C)\n" + "".join(f"{i},5;{i % 7}\n" for i in range(20))
+    recording = opened(tmp_path, content.encode("cp1252"), target="Luft (°C)")
+    assert list(recording.frame.columns) == ["Größe", "Luft (°C)"] and "Windows-1252" in remarks(recording)
+    damaged = content.encode() + b"1\xe9;2\n"
+    assert "line 22: byte 0xe9 is not UTF-8" in refused(tmp_path, damaged, target="Luft (°C)")
+
+
+def test_a_copied_row_of_a_series_is_left_out(tmp_path: Path) -> None:
+    content = pd.concat([series(), series().iloc[[5]]]).to_csv(index=False)
+    for roles in ({}, {"time": "day"}):
+        recording = opened(tmp_path, content, target="y", **roles)
+        assert len(recording.frame) == 60 and recording.time == "day"
+        assert "left out: 1 row equal to another in every column (the first is row 61)" in remarks(recording)
 
 
 def test_delimiters_beyond_the_header_are_dropped(tmp_path: Path) -> None:
@@ -401,6 +419,10 @@ def test_wide_rows_are_questioned_and_read_as_sequences(target: str, tmp_path: P
     assert lengths.tolist() == [12] * 4 + [10] + [12] * 25
     assert recording.frame["value"].tolist()[:12] == values[0].tolist()
     assert question(recording).scope == "sequence"
+    grouped = opened(
+        tmp_path, frame.assign(site=np.arange(30) % 5).to_csv(index=False), **roles, group="site", wide=True
+    )
+    assert grouped.group == "site" and grouped.frame[grouped.sequence].nunique() == 30
 
 
 # ----- sentences, arrays, archives -----------------------------------------------------------------------------------

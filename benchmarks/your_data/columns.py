@@ -30,6 +30,8 @@ def wide(recording: Recording) -> Recording:
     if recording.time is not None:
         raise recording.bad("--wide reads each row as a sequence, whose columns are its steps; leave out --time")
     frame = recording.frame
+    if recording.sequence == recording.group:  # a group is several rows, and each of them is a sequence
+        recording = replace(recording, sequence=None)
     steps = [name for name in recording.inputs if pd.api.types.is_numeric_dtype(frame[name])]
     if len(steps) < 2:
         raise recording.bad(f"--wide needs at least two columns of numbers as steps; there are {len(steps)}")
@@ -105,6 +107,8 @@ def without_values(recording: Recording, missing: tuple[str, ...]) -> Recording:
             changed[column] = values.astype(float).mask(is_missing)
             n = counted(int(is_missing.sum()), "value")
             recording = recording.remarked(f"read as missing, as --missing says: {n} in column {one_line(column)}")
+    if missing and not any("--missing says" in remark for remark in recording.remarks):
+        recording = recording.remarked(f"--missing: no value is equal to {listed(map(repr, missing))}")
     return replace(recording, frame=recording.frame.assign(**changed)) if changed else recording
 
 
@@ -218,7 +222,6 @@ def _aliases(recording: Recording) -> Iterator[str]:
     codes = pd.factorize(answers)[0]
     number = sequence_numbers(recording.frame, recording.sequence)
     is_constant = recording.sequence is not None and _n_pairs(number, codes) == number.max() + 1
-    n_units = int(number.max()) + 1 if is_constant else len(codes)
     for column in recording.inputs:
         values = recording.frame[column]
         if pd.api.types.is_datetime64_any_dtype(values):
@@ -226,6 +229,7 @@ def _aliases(recording: Recording) -> Iterator[str]:
         others = pd.factorize(values)[0]
         known = (codes >= 0) & (others >= 0)
         n_values = len(np.unique(others[known]))
+        n_units = len(np.unique(number[known])) if is_constant else int(known.sum())
         determines = (
             2 <= n_values <= n_units / 3
             and _n_pairs(others[known], codes[known]) == n_values

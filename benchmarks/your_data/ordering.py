@@ -29,7 +29,7 @@ def in_order(recording: Recording, keys: tuple[str, ...] = ()) -> Recording:
     if recording.time is not None:
         times = times_of(recording, recording.time)
         made = replace(recording, frame=recording.frame.assign(**{recording.time: times}))
-        recording = _with_clock(made, recording.time)
+        recording = _with_clock(_without_copies(made), recording.time)
     elif recording.counted == "row":
         recording = _with_recognised_time(recording)
     number = sequence_numbers(recording.frame, recording.sequence)
@@ -38,6 +38,17 @@ def in_order(recording: Recording, keys: tuple[str, ...] = ()) -> Recording:
     if recording.time is not None:
         recording = _with_repeated_times(recording, number, order, keys)
     return _reordered(recording, order)
+
+
+def _without_copies(recording: Recording) -> Recording:
+    """In one series by time, a row that equals another in every column is an export's mistake."""
+    is_copy = recording.frame.duplicated().to_numpy()
+    if recording.sequence is not None or not is_copy.any():
+        return recording
+    made = replace(recording, frame=recording.frame[~is_copy].reset_index(drop=True), rows=recording.rows[~is_copy])
+    row = recording.rows[is_copy][0]
+    n = counted(int(is_copy.sum()), "row")
+    return made.remarked(f"left out: {n} equal to another in every column (the first is row {row:,})")
 
 
 def times_of(recording: Recording, column: str) -> pd.Series:
@@ -106,6 +117,9 @@ def _with_recognised_time(recording: Recording) -> Recording:
         recording = _without_undated(recording, dates[0])
     dates = [name for name in dates if recording.frame[name].notna().all()]
     number = sequence_numbers(recording.frame, recording.sequence)
+    if dates and recording.sequence is None:
+        recording = _without_copies(recording)
+        number = sequence_numbers(recording.frame, None)
     for column in dates:
         made = replace(recording, frame=recording.frame.assign(**{column: times_of(recording, column)}))
         joined = _with_clock(made, column)

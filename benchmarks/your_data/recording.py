@@ -105,6 +105,22 @@ def without_comments(data: bytes, pattern: bytes) -> bytes:
     return data
 
 
+WESTERN = frozenset(b"\x80\x84\x91\x92\x93\x94\x95\x96\x97\x99") | frozenset(range(0xA0, 0xFF))
+"""The bytes above ASCII that occur in files of Windows-1252 and its subset Latin-1."""
+
+
+def western_text_of(data: bytes, file: str) -> tuple[str, bool]:
+    """As `text_of`, and whether the file is Windows-1252, as spreadsheets in western Europe save it: it has a byte that is not
+    UTF-8, but neither a longer UTF-8 sequence, which would make that byte an error, nor bytes that Windows-1252 lacks."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        high = set(data) - set(range(128))
+        if high <= WESTERN and re.search(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", data) is None:
+            return text_of(data.decode("cp1252").encode(), file), True
+    return text_of(data, file), False
+
+
 def text_of(data: bytes, file: str) -> str:
     """A file's characters, UTF-8 or, after its byte-order mark, UTF-16; line breaks become ``\\n``. Raises BadInput."""
     if not data.strip():

@@ -27,7 +27,7 @@ from benchmarks.your_data.recording import (
     counted,
     listed,
     one_line,
-    text_of,
+    western_text_of,
 )
 from benchmarks.your_data.roles import Roles
 
@@ -51,7 +51,7 @@ class Column(NamedTuple):
 def csv(data: bytes, file: str, roles: Roles | None = None) -> Recording:
     """A table with a header line, below comments or a spreadsheet's ``sep=;`` where it has such. Raises BadInput."""
     roles = roles or Roles()
-    whole = text_of(data, file)
+    whole, is_western = western_text_of(data, file)
     text = re.sub(r"\A(\s*(sep=.|# [^,;\t|\n]*)\n)*\n*", "", whole)
     if not text:
         raise bad(file, "no line names the columns")
@@ -75,7 +75,8 @@ def csv(data: bytes, file: str, roles: Roles | None = None) -> Recording:
         # A dot then separates thousands, which a parser takes for a decimal point.
         dotted = {field.name for field in table.schema if pa.types.is_floating(field.type)}
         table = _table(body, header, delimiter, dict.fromkeys(as_text | dotted, pa.string()))
-    return _recording(table, file, roles, unnamed, comma)
+    recording = _recording(table, file, roles, unnamed, comma)
+    return recording.remarked("the file is not UTF-8; it is read as Windows-1252") if is_western else recording
 
 
 def parquet(data: bytes, file: str, roles: Roles | None = None) -> Recording:
