@@ -40,17 +40,6 @@ def in_order(recording: Recording, keys: tuple[str, ...] = ()) -> Recording:
     return _reordered(recording, order)
 
 
-def _without_copies(recording: Recording) -> Recording:
-    """In one series by time, a row that equals another in every column is an export's mistake."""
-    is_copy = recording.frame.duplicated().to_numpy()
-    if recording.sequence is not None or not is_copy.any():
-        return recording
-    made = replace(recording, frame=recording.frame[~is_copy].reset_index(drop=True), rows=recording.rows[~is_copy])
-    row = recording.rows[is_copy][0]
-    n = counted(int(is_copy.sum()), "row")
-    return made.remarked(f"left out: {n} equal to another in every column (the first is row {row:,})")
-
-
 def times_of(recording: Recording, column: str) -> pd.Series:
     """(N,) numbers or dates without a time zone."""
     values = recording.frame[column]
@@ -154,6 +143,17 @@ def _without_undated(recording: Recording, column: str) -> Recording:
     row = recording.rows[~is_dated][0]
     n = counted(int((~is_dated).sum()), "row")
     return made.remarked(f"left out: {n} without a date in column {one_line(column)} (the first is row {row:,})")
+
+
+def _without_copies(recording: Recording) -> Recording:
+    """In one series by time, a row that equals another in every column is an export's mistake."""
+    is_copy = recording.frame.duplicated().to_numpy()
+    if recording.sequence is not None or not is_copy.any():
+        return recording
+    made = replace(recording, frame=recording.frame[~is_copy].reset_index(drop=True), rows=recording.rows[~is_copy])
+    row = recording.rows[is_copy][0]
+    n = counted(int(is_copy.sum()), "row")
+    return made.remarked(f"left out: {n} equal to another in every column (the first is row {row:,})")
 
 
 def _roughly_ordered(recording: Recording, column: str, falls: bool) -> Recording:
