@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.parameters import InvalidParameter
+
+MOST_CELLS = 40_000_000
+"""Steps times columns that are read, and"""
+MOST_COLUMNS = 2_000
+MOST_BYTES = 1 << 29
+"""bytes that an array or a table may unpack to: more would not fit beside the copies that learning needs."""
 
 
 class BadInput(InvalidParameter):
@@ -23,7 +30,8 @@ class Recording:
     counted from 1 below a table's header. counted: what these numbers count, "row" or "line". target: the column to be
     predicted; None where it is still to be named. sequence, group, time, split: the columns that say to which sequence a row
     belongs, which sequences must stay together, when it was taken, and in which split it is; None where there is none.
-    ignored: columns that are no inputs. remarks: what was done in reading that a person should know.
+    ignored: columns that are no inputs. remarks: what was done in reading that a person should know. clocks: columns of times
+    of day, in seconds.
     """
 
     file: str
@@ -37,6 +45,7 @@ class Recording:
     split: str | None = None
     ignored: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[str]:
@@ -58,6 +67,16 @@ def bad(file: str, message: str, column: str | None = None, row: int | None = No
     return BadInput(one_line(f"{', '.join(where)}: {message}"))
 
 
+def sequence_numbers(frame: pd.DataFrame, sequence: str | None) -> np.ndarray:
+    """(N,) int64: 0, 1, 2 … in the order in which sequences first appear; all 0 where no column names them."""
+    return np.zeros(len(frame), dtype=np.int64) if sequence is None else pd.factorize(frame[sequence])[0]
+
+
+def first(wrong: pd.Series | np.ndarray) -> int:
+    """The position of the first True."""
+    return int(np.flatnonzero(np.asarray(wrong))[0])
+
+
 def one_line(text: str) -> str:
     """Without line breaks and control characters, which a hostile name may hold, and not longer than a screen."""
     shown = "".join(character if character.isprintable() else " " for character in text)
@@ -76,17 +95,46 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most:,} more"
 
 
+def without_comments(data: bytes, pattern: bytes) -> bytes:
+    """The lines that match as a whole are replaced by ``# `` where they are not UTF-8: what a comment says need not be read."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        data = data.replace(b"\r\n", b"\n")
+        return re.sub(rb"(?m)^" + pattern, b"# ", data)
+    return data
+
+
+WESTERN = frozenset(b"\x80\x84\x91\x92\x93\x94\x95\x96\x97\x99") | frozenset(range(0xA0, 0xFF))
+"""The bytes above ASCII that occur in files of Windows-1252 and its subset Latin-1."""
+
+
+def western_text_of(data: bytes, file: str) -> tuple[str, bool]:
+    """As `text_of`, and whether the file is Windows-1252, as spreadsheets in western Europe save it: it has a byte that is not
+    UTF-8, but neither a longer UTF-8 sequence, which would make that byte an error, nor bytes that Windows-1252 lacks."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        high = set(data) - set(range(128))
+        if high <= WESTERN and re.search(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}", data) is None:
+            return text_of(data.decode("cp1252").encode(), file), True
+    return text_of(data, file), False
+
+
 def text_of(data: bytes, file: str) -> str:
-    """A file's characters, UTF-8 with or without a byte-order mark; line breaks become ``\\n``. Raises BadInput."""
+    """A file's characters, UTF-8 or, after its byte-order mark, UTF-16; line breaks become ``\\n``. Raises BadInput."""
     if not data.strip():
         raise bad(file, "the file is empty")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise bad(file, "the text is UTF-16; save it as UTF-8")
+    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        if is_utf16:
+            raise bad(file, "the file begins like UTF-16 and is not; save the file as UTF-8", row=line) from error
         raise bad(file, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8", row=line) from error
+    if not text:
+        raise bad(file, "the file is empty")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise bad(file, "a zero byte: this is no text", row=line)
