@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.your_data import archive, arrays, plain, tables
+from benchmarks.your_data.keys import with_group_in_key
 from benchmarks.your_data.recording import Recording, bad, listed, one_line
 
 FORMATS = (".csv", ".tsv", ".parquet", ".ts", ".npz", ".conll", ".conllu", ".txt")
@@ -114,7 +115,7 @@ def read(source: Source, roles: Roles) -> Recording:
     recording = _without_row_numbers(recording)
     for column in recording.inputs:
         tables.require_numbers(recording, column)
-    return _in_order(recording)
+    return _in_order(with_group_in_key(recording))
 
 
 def _read(source: Source, roles: Roles) -> Recording:
