@@ -24,16 +24,18 @@ def study(tmp_path: Path):
     table().to_csv(path, index=False)
     suite.write_text(look(path, Asked(Roles("y", "id"), models=("gru", "lstm", "rnn", "floor"))).content)
 
-    def made(values: dict[str, tuple[float, ...]]) -> Study:
+    def made(values: dict[str, tuple[float, ...]], validation: dict[str, float] | None = None) -> Study:
         trials = [trial for trial in load(str(suite)).trials(device="cpu") if trial.model in values]
         frame = tables.frame(tmp_path, trials)
         for row, trial in enumerate(trials):
             if trial.seed < len(values[trial.model]):
-                frame.loc[row, ["status", "value", "floor", "seconds_train", "parameters"]] = [
-                    *("ok", values[trial.model][trial.seed], 0.5),
+                value = values[trial.model][trial.seed]
+                shown = (validation or {}).get(trial.model, value)
+                frame.loc[row, ["status", "value", "validation", "floor", "seconds_train", "parameters"]] = [
+                    *("ok", value, shown, 0.5),
                     *(10.0, 100),
                 ]
-        frame = frame.astype({"value": float, "floor": float, "stale": bool})
+        frame = frame.astype({"value": float, "validation": float, "floor": float, "stale": bool})
         return Study("a", "", "", 11_500, tmp_path, trials, frame, tables.matrix(frame))
 
     return made
@@ -47,7 +49,7 @@ def test_the_best_is_recommended_with_those_that_are_not_told_from_it(study) -> 
         study({"gru": (0.9, 0.91, 0.92), "lstm": (0.92, 0.88, 0.9), "rnn": (0.7, 0.71, 0.72), **FLOOR})
     )
     assert (
-        lines[0].startswith("Recommendation: gru. accuracy 0.91")
+        lines[0].startswith("Recommendation: gru, the best on validation. accuracy 0.91")
         and "always giving the same answer has 0.5" in lines[0]
     )
     assert "not decided whether it is better than lstm" in lines[1] and "than rnn by 0.2" in lines[1]
@@ -56,7 +58,7 @@ def test_the_best_is_recommended_with_those_that_are_not_told_from_it(study) -> 
 
 def test_nobody_is_recommended_who_is_not_better_than_a_constant(study) -> None:
     lines = recommendation(study({"gru": (0.45, 0.5, 0.58), "lstm": (0.3, 0.2, 0.25), **FLOOR}))
-    assert lines[0].startswith("Recommendation: none of these models. The best of them, gru")
+    assert lines[0].startswith("Recommendation: none of these models. The best of them on validation, gru")
 
 
 def test_a_model_with_a_missing_seed_is_not_considered(study) -> None:
@@ -85,7 +87,7 @@ def test_the_first_sentence_names_the_best_simple_rival_even_where_it_loses(tmp_
         "floor": level(0.0),
     }
     first, sure, *_ = told(tmp_path, skills)
-    assert first.startswith("Recommendation: gru. ")
+    assert first.startswith("Recommendation: gru, the best on validation. ")
     assert "the best simple model, boosted_trees, has 0.435" in first
     assert (
         "it is better than lstm, hmm, boosted_trees, significantly and by more than the margin (than boosted_trees"
@@ -95,7 +97,9 @@ def test_the_first_sentence_names_the_best_simple_rival_even_where_it_loses(tmp_
 
 def test_where_a_simple_model_leads_the_best_network_is_named(tmp_path: Path) -> None:
     first, *_ = told(tmp_path, {"gru": level(0.5), "boosted_trees": level(0.9), "floor": level(0.0)})
-    assert first.startswith("Recommendation: boosted_trees. ") and "the best network, gru, has 0.354" in first
+    assert (
+        first.startswith("Recommendation: boosted_trees, the best on") and "the best network, gru, has 0.354" in first
+    )
 
 
 def test_undecided_models_are_no_losers_and_cheaper_is_said_only_of_equals(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_undecided_models_are_no_losers_and_cheaper_is_said_only_of_equals(tmp_p
 def test_fits_that_were_still_improving_are_flagged_wherever_they_are_named(tmp_path: Path) -> None:
     skills = {"gru": level(0.9), "lstm": level(0.5), "floor": level(0.0)}
     first, sure, *_ = told(tmp_path, skills, still_improving=True)
-    assert first.startswith("Recommendation: gru ↗. ") and "lstm ↗" in sure
+    assert first.startswith("Recommendation: gru ↗, the best on validation. ") and "lstm ↗" in sure
     assert "↗: fits that were still improving when their time was spent." in sure
 
 
@@ -116,3 +120,31 @@ def test_nothing_is_recommended_that_does_not_significantly_beat_a_constant(tmp_
     first, *_ = told(tmp_path, {"gru": (0.0, 0.1, -0.05), "floor": level(0.0)})
     assert first.startswith("Recommendation: none of these models.")
     assert "it does not significantly beat a constant prediction" in first
+
+
+def test_the_winner_is_chosen_on_validation_and_reported_on_test(study) -> None:
+    values = {"gru": (0.80, 0.81, 0.82), "lstm": (0.9, 0.91, 0.92), **FLOOR}
+    first, sure, *_ = recommendation(study(values, {"gru": 0.88, "lstm": 0.85}))
+    assert first.startswith("Recommendation: gru, the best on validation. accuracy 0.81")
+    assert "lstm is significantly better than it, though not on validation" in sure
+    first, *_ = recommendation(study({**values, "gru": (0.5, 0.49, 0.51)}, {"gru": 0.88, "lstm": 0.85}))
+    assert first.startswith(
+        "Recommendation: none of these models. The best of them on validation, gru, has accuracy 0.5"
+    )
+
+
+def test_less_time_and_fewer_parameters_are_said_of_equals_alone(tmp_path: Path) -> None:
+    skills = {"gru": level(0.9), "hmm": (0.2, 0.21, 0.19), "lstm": level(0.9), "floor": level(0.0)}
+    _, sure, *_ = told(tmp_path, skills)
+    for sentence in sure.split("; "):
+        if "least time" in sentence or "fewest parameters" in sentence:
+            assert "hmm" not in sentence
+
+
+def test_accuracy_stands_beside_cross_entropy(study) -> None:
+    made = study({"gru": (0.9, 0.91, 0.92), **FLOOR})
+    made.frame["accuracy"] = 0.75
+    made.matrix["metric"] = "cross_entropy"
+    assert ", accuracy 0.750 on the test split" in recommendation(made)[0].replace(
+        "(fraction correct, mean of 3 seeds)", ""
+    )

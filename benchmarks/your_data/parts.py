@@ -139,13 +139,14 @@ def _groups(recording: Recording, question: Question, number: np.ndarray) -> tup
     if recording.sequence is None or question.kind == "forecasting":
         return number, ()
     read = [str(recording.target)] if question.kind == "next_symbol" else recording.inputs
-    _, groups = np.unique(_fingerprints(recording.frame[read], number), return_inverse=True)
+    _, first, groups = np.unique(_fingerprints(recording.frame[read], number), return_index=True, return_inverse=True)
     n_sequences = int(number[-1]) + 1
     n_equal = n_sequences - len(np.unique(groups))
     if not n_equal:
         return number, ()
     share = f"{n_equal:,} of {n_sequences:,} sequences equal another in every input"
-    if not any(_is_measured(recording.frame[column]) for column in read):
+    different = recording.frame[np.isin(number, first)]
+    if not any(_is_measured(different[column]) for column in read):
         return number, (f"{share}; they are symbols or whole numbers, so they count as cases of their own",)
     return pd.factorize(groups[number])[0], (f"{share}: they are copies of one recording and stay in one split",)
 
