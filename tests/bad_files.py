@@ -58,6 +58,12 @@ def copied(frame: pd.DataFrame) -> None:
         frame[column] = np.tile(frame[column].iloc[:6], 10)
 
 
+def side_by_side(frame: pd.DataFrame) -> None:
+    """Each time occurs twice in a sequence, once with each colour."""
+    frame["t"] = frame["t"] // 2
+    frame["colour"] = np.tile(["red", "blue"], 30)
+
+
 def within(frame: pd.DataFrame, *names: str) -> None:
     """x says a split: the first name in the first half of each sequence, the second in the rest."""
     frame["x"] = np.where(frame["t"] < 3, *names)
@@ -144,7 +150,24 @@ BAD: dict[str, tuple[str, bytes | None, list[str], str]] = {
         ["--target", "level", "--time", "t"],
         r"column t, row 7: the same time as row 1; .*--sequ",
     ),
-    "a number that is none": ("a.csv", put("x", 11, "1.2.3"), Y, r"a\.csv, column x, row 11: '1\.2\.3' is no number"),
+    "two series in one sequence": (
+        "a.csv",
+        csv(side_by_side),
+        LEVEL,
+        r"column t, row 2: 0 occurs twice in id s0, also in row 1; .* --sequence-id id --sequence-id colour",
+    ),
+    "a repeated hour": (
+        "a.csv",
+        b"t,y\n2021-10-31 01:00,1\n2021-10-31 02:00,2\n2021-10-31 02:00,3\n2021-10-31 03:00,4\n",
+        ["--target", "y", "--time", "t", "--horizon", "1"],
+        r"column t, row 3: 2021-10-31 02:00 occurs twice, also in row 2, .* daylight-saving time; write times in UTC",
+    ),
+    "month or day first": (
+        "a.csv",
+        b"t,y\n" + b"".join(b"1/%d/2023 0:00,%d\n" % (day, day) for day in range(1, 12)),
+        ["--target", "y", "--time", "t", "--horizon", "1"],
+        r"column t, row 1: '1/1/2023 0:00' is no time; write numbers, or dates like 2024-12-31 23:59",
+    ),
     "an infinite target": (
         "a.csv",
         put("level", 3, "inf"),
@@ -218,7 +241,7 @@ BAD: dict[str, tuple[str, bytes | None, list[str], str]] = {
         "a.csv",
         csv(),
         [*Y, "--minutes", "1", "--workers", "1"],
-        r"--minutes 1 is too little for 30 trials; give at le",
+        r"--minutes 1 is too little for \d+ trials; give at le",
     ),
     "nobody can": (
         "a.csv",
@@ -279,6 +302,18 @@ BAD: dict[str, tuple[str, bytes | None, list[str], str]] = {
     ),
     "tags missing": ("a.conll", conll("the/D dog/N", "a/D cat"), [], r"a\.conll, line 5: 1 column, expected 2"),
     "a word missing": ("a.conll", conll("the/D dog/N", "a/D /N"), [], r"a\.conll, column 1, line 5: an empty column"),
+    "spaces in CoNLL-U": (
+        "a.conllu",
+        b"# sent_id = 1\n" + b"    ".join([b"1", b"New York", b"y", b"PROPN", *[b"_"] * 6]) + b"\n",
+        [],
+        r"a\.conllu, line 2: 1 column, expected 10; the line uses spaces, and CoNLL-U needs tabs",
+    ),
+    "very many columns of tags": (
+        "a.conll",
+        b"\t".join([b"x"] * 100_000) + b"\n",
+        [],
+        r"a\.conll, line 1: 100,000 columns; at most 100 can be used",
+    ),
     "not CoNLL-U": ("a.conllu", conll("the/D dog/N"), [], r"a\.conllu, line 1: 2 columns, expected 10"),
     "unknown tag column": (
         "a.conll",

@@ -139,7 +139,7 @@ def test_arrays_with_lengths_and_an_answer_per_step_or_per_sequence() -> None:
 
 def test_sentences_of_both_kinds() -> None:
     recording = plain.conll(b"# c\nthe D\ndog N\n\n\n#tag X\nruns V\n", "a.conll")
-    assert recording.frame["sentence"].tolist() == [0, 0, 1] and recording.rows.tolist() == [2, 3, 7]
+    assert recording.frame["sentence"].tolist() == [0, 0, 1, 1] and recording.rows.tolist() == [2, 3, 6, 7]
     assert recording.target == "2"
     universal = "# sent\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n" + "".join(
         f"{i}\tw{i}\tl\tNOUN\t_\t_\t0\tr\t_\t_\n" for i in (1, 2)

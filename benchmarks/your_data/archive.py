@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.recording import Recording, bad, listed, text_of
+from benchmarks.your_data.recording import MOST_CELLS, Recording, bad, counted, listed, text_of, without_comments
 
 CASE, STEP, SPLIT, CLASS, VALUE = "case", "step", "split", "class", "value"
 
@@ -48,7 +48,7 @@ def ts(files: Sequence[File]) -> Recording:
     parts, answers, widths = [], set(), set()
     n_before = 0
     for file in files:
-        text = text_of(file.data, file.name)
+        text = text_of(without_comments(file.data, rb"#[^\n]*$"), file.name)
         header = read_header(text, file.name)
         cases = read_cases(text, header, file.name)
         parts.append(_rows(cases, header.answer, file, n_before))
@@ -59,8 +59,6 @@ def ts(files: Sequence[File]) -> Recording:
         raise bad(name, "the two files do not belong together: they differ in channels, or in class and value")
     frame = pd.concat(parts, ignore_index=True)
     (answer,) = answers
-    if answer == CLASS:
-        frame[CLASS] = frame[CLASS].astype("category")
     rows = frame.pop("line").to_numpy()
     split = None if files[0].split is None else SPLIT
     return Recording(name, frame, rows, "line", answer, CASE, split=split, ignored=(STEP,))
@@ -97,6 +95,7 @@ def read_header(text: str, file: str) -> Header:
 def read_cases(text: str, header: Header, file: str) -> list[Case]:
     """Raises BadInput."""
     cases: list[Case] = []
+    n_values = 0
     for number, line in enumerate(text.split("\n")[header.n_lines :], header.n_lines + 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -109,12 +108,19 @@ def read_cases(text: str, header: Header, file: str) -> list[Case]:
                 file, f"channels of {listed(len(steps) for steps in read)} steps; they must be equally long", row=number
             )
         if cases and len(read) != cases[0].values.shape[1]:
-            raise bad(file, f"{len(read)} channels, where the first case has {cases[0].values.shape[1]}", row=number)
+            raise bad(
+                file,
+                f"{counted(len(read), 'channel')}, where the first case has {cases[0].values.shape[1]}",
+                row=number,
+            )
         answer = answer.strip()
         if header.names and answer not in header.names:
             raise bad(file, f"class {answer[:40]!r} is none of @classLabel: {listed(header.names)}", row=number)
         if not answer:
             raise bad(file, f"the {header.answer} is missing after the last colon", row=number)
+        n_values += sum(map(len, read))
+        if n_values > MOST_CELLS:
+            raise bad(file, f"more than {MOST_CELLS:,} values; write fewer cases or steps", row=number)
         cases.append(Case(np.column_stack(read), answer, number))
     if not cases:
         raise bad(file, "no case follows @data")
@@ -146,13 +152,20 @@ def _rows(cases: list[Case], answer: str, file: File, n_before: int) -> pd.DataF
     for case in cases if answer == VALUE else ():
         if not _is_number(case.answer):
             raise bad(file.name, f"{case.answer[:40]!r} is no number", row=case.line)
-    answers = np.array([case.answer for case in cases], dtype=np.float64 if answer == VALUE else np.str_)
-    columns = {
+    columns: dict[str, object] = {
         CASE: which + n_before + 1,
         STEP: np.concatenate([np.arange(length) for length in lengths]),
         **{f"channel {c + 1}": values[:, c] for c in range(values.shape[1])},
-        answer: answers[which],
+        answer: _answers(cases, answer, which),
         **({} if file.split is None else {SPLIT: file.split}),
         "line": np.array([case.line for case in cases])[which],
     }
     return pd.DataFrame(columns)
+
+
+def _answers(cases: list[Case], answer: str, which: np.ndarray) -> pd.Series:
+    """(steps,) values, or classes of which each name is kept once, however long it is."""
+    if answer == VALUE:
+        return pd.Series(np.array([case.answer for case in cases], dtype=np.float64)[which])
+    codes, names = pd.factorize(np.array([case.answer for case in cases], dtype=object), sort=True)
+    return pd.Series(pd.Categorical.from_codes(codes[which], pd.Index(names, dtype=object)))

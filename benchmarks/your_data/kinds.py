@@ -8,8 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, bad, one_line
+from benchmarks.your_data.recording import Recording, bad, one_line, sequence_numbers
 from models.sequences import Scope
 
 Kind = Literal["classification", "tagging", "regression", "forecasting", "next_symbol"]

@@ -15,8 +15,7 @@ import pandas as pd
 
 from benchmarks.seeding import numpy_generator
 from benchmarks.your_data.kinds import FEW_VALUES, Question
-from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, counted, one_line
+from benchmarks.your_data.recording import Recording, counted, one_line, sequence_numbers
 
 TRAIN, VALIDATION, TEST, DEVELOPMENT = range(4)
 """Development is training or validation, as the seed says."""

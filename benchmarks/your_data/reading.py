@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from benchmarks.your_data import archive, arrays, plain, tables
-from benchmarks.your_data.keys import with_group_in_key
+from benchmarks.your_data import archive, arrays, columns, ordering, plain, tables
 from benchmarks.your_data.recording import Recording, bad, listed, one_line
+from benchmarks.your_data.recording import sequence_numbers as sequence_numbers
+from benchmarks.your_data.roles import Roles as Roles
 
 FORMATS = (".csv", ".tsv", ".parquet", ".ts", ".npz", ".conll", ".conllu", ".txt")
 
@@ -36,44 +34,6 @@ class Source(NamedTuple):
             with path.open("rb") as file:
                 digest.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Roles:
-    """What the user says about the columns, and how to read them.
-
-    target: to be predicted. sequence_id: names a row's sequence; several columns are one key. group: sequences of one group
-    stay in one split. time: orders a sequence's rows. split: train, validation or test. ignore: no inputs. missing: values
-    that stand for a missing one, as written in the file. wide: each row is a sequence. channels_first: X is (N, C, T).
-    across_gaps: windows may run across gaps in time. end: a sequence ends with a symbol of its own.
-    """
-
-    target: str | None = None
-    sequence_id: tuple[str, ...] | str | None = None
-    group: str | None = None
-    time: str | None = None
-    split: str | None = None
-    ignore: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    wide: bool = False
-    channels_first: bool = False
-    across_gaps: bool = False
-    end: bool = False
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The columns that together name a row's sequence."""
-        if self.sequence_id is None:
-            return ()
-        return (self.sequence_id,) if isinstance(self.sequence_id, str) else tuple(self.sequence_id)
-
-    @property
-    def columns(self) -> tuple[tuple[str, str], ...]:
-        """Each option and a column that it names."""
-        keys = [("--sequence-id", column) for column in self.keys]
-        others = [("--group", self.group), ("--time", self.time), ("--split", self.split)]
-        named = [("--target", self.target), *keys, *others]
-        return tuple((option, column) for option, column in named if column is not None)
 
 
 def locate(path: str | Path) -> Source:
@@ -110,12 +70,14 @@ def _problem(folder: Path, name: str) -> Source:
 def read(source: Source, roles: Roles) -> Recording:
     """Raises BadInput."""
     recording = _with_roles(_read(source, roles), roles)
+    if roles.wide:
+        recording = columns.wide(recording)
+    recording = columns.with_keys(recording, roles.keys)
     if not len(recording.inputs) and recording.target is None:
         raise recording.bad("no column is left")
-    recording = _without_row_numbers(recording)
-    for column in recording.inputs:
-        tables.require_numbers(recording, column)
-    return _in_order(with_group_in_key(recording))
+    recording = columns.without_infinite(columns.without_values(recording, roles.missing))
+    recording = ordering.in_order(columns.without_row_numbers(recording), roles.keys)
+    return columns.with_warnings(recording, roles.wide)
 
 
 def _read(source: Source, roles: Roles) -> Recording:
@@ -127,11 +89,11 @@ def _read(source: Source, roles: Roles) -> Recording:
     name, data = source.name, path.read_bytes()
     match path.suffix.lower():
         case ".parquet":
-            return tables.parquet(data, name)
+            return tables.parquet(data, name, roles)
         case ".ts":
             return archive.ts([archive.File(data, name, None)])
         case ".npz":
-            return arrays.npz(data, name)
+            return arrays.npz(data, name, roles.channels_first)
         case ".txt":
             return plain.characters(data, name)
         case ".conll" | ".conllu":
@@ -139,7 +101,7 @@ def _read(source: Source, roles: Roles) -> Recording:
         case ".tsv" if plain.has_sentences(data[:100_000].decode("utf-8", "replace")):
             return plain.conll(data, name, roles.target)
         case _:
-            return tables.csv(data, name)
+            return tables.csv(data, name, roles)
 
 
 def _with_roles(recording: Recording, roles: Roles) -> Recording:
@@ -147,6 +109,8 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
     found = list(recording.frame.columns)
     for option, column in [*roles.columns, *(("--ignore", column) for column in roles.ignore)]:
         if column not in found:
+            if column in recording.ignored and option == "--ignore":
+                continue
             if column in recording.ignored:
                 raise recording.bad(f"{option}: the column is empty", column)
             near = get_close_matches(column, found, n=1, cutoff=0.5)
@@ -154,12 +118,13 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
             raise recording.bad(f"{option}: there is no column {one_line(column)!r}; {hint}")
     for i, (option, column) in enumerate(roles.columns):
         for other, same in roles.columns[:i]:
-            if column == same:
+            if column == same and not (len(roles.keys) > 1 and {option, other} == {"--group", "--sequence-id"}):
                 raise recording.bad(f"{other} and {option} name the same column", column)
     made = replace(
         recording,
         target=roles.target or recording.target,
-        sequence=roles.keys[0] if roles.keys else recording.sequence,
+        # Where a group is named and no sequence, its rows are one.
+        sequence=roles.keys[0] if roles.keys else recording.sequence or roles.group,
         group=roles.group or recording.group,
         time=roles.time or recording.time,
         split=roles.split or recording.split,
@@ -168,83 +133,3 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
     if made.target is None:
         raise recording.bad(f"name the column to be predicted with --target; the columns are {listed(found)}")
     return made
-
-
-def _without_row_numbers(recording: Recording) -> Recording:
-    """A column that counts the rows of the file tells nothing, unless they are sorted by the answer: then it tells that."""
-    counting = []
-    for column in recording.inputs:
-        values = recording.frame[column]
-        if pd.api.types.is_integer_dtype(values) and len(values) > 2 and (values.diff().iloc[1:] == 1).all():
-            counting.append(column)
-    if recording.counted != "row" or not counting:
-        return recording
-    made = replace(recording, ignored=(*recording.ignored, *counting))
-    return made.remarked(f"left out, because they number the rows: {listed(counting)}")
-
-
-def _in_order(recording: Recording) -> Recording:
-    """Sequences one after another as they first appear, each in order of time; rows without a sequence are refused."""
-    frame = recording.frame
-    for column in (recording.sequence, recording.group, recording.time):
-        if column is not None and frame[column].isna().any():
-            raise recording.bad("a missing value, where each row needs one", column, _first(frame[column].isna()))
-    if recording.time is not None:
-        frame = frame.assign(**{recording.time: _times(recording, recording.time)})
-    number = sequence_numbers(frame, recording.sequence)
-    keys = [number] if recording.time is None else [frame[recording.time].to_numpy(), number]
-    order = np.lexsort(keys)
-    if recording.time is not None:
-        _refuse_mixed(recording, frame, number, order)
-    if (order == np.arange(len(order))).all():
-        return replace(recording, frame=frame)
-    return replace(recording, frame=frame.iloc[order].reset_index(drop=True), rows=recording.rows[order])
-
-
-def sequence_numbers(frame: pd.DataFrame, sequence: str | None) -> np.ndarray:
-    """(N,) int64: 0, 1, 2 … in the order in which sequences first appear; all 0 where no column names them."""
-    return np.zeros(len(frame), dtype=np.int64) if sequence is None else pd.factorize(frame[sequence])[0]
-
-
-def _refuse_mixed(recording: Recording, frame: pd.DataFrame, number: np.ndarray, order: np.ndarray) -> None:
-    """Equal times in a table without sequences mean that it has some."""
-    if recording.sequence is not None:
-        return
-    assert recording.time is not None
-    times = frame[recording.time].to_numpy()[order]
-    same = np.flatnonzero(times[1:] == times[:-1])
-    if len(same):
-        row = int(order[same[0] + 1])
-        raise recording.bad(
-            f"the same time as row {recording.rows[order[same[0]]]:,}; if rows belong to different sequences, name their "
-            "column with --sequence-id",
-            recording.time,
-            row,
-        )
-
-
-def _times(recording: Recording, column: str) -> pd.Series:
-    """Numbers or dates."""
-    values = recording.frame[column]
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return values.dt.tz_convert(None)
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return values
-    if pd.api.types.is_numeric_dtype(values):
-        wrong = ~np.isfinite(values.to_numpy(dtype=float))
-        if wrong.any():
-            raise recording.bad(f"the time {values[wrong].iloc[0]} is not finite", column, _first(wrong))
-        return values
-    texts = values.astype(str)
-    numbers = pd.to_numeric(texts, errors="coerce")
-    read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
-    wrong = min((numbers.isna(), read.isna()), key=lambda missing: int(missing.sum()))
-    if wrong.any():
-        row = _first(wrong)
-        shown = one_line(texts.iloc[row])[:40]
-        raise recording.bad(f"{shown!r} is no time; write numbers, or dates like 2024-12-31 23:59", column, row)
-    return read.dt.tz_convert(None)
-
-
-def _first(wrong: pd.Series | np.ndarray) -> int:
-    return int(np.flatnonzero(np.asarray(wrong))[0])

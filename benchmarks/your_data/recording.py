@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.parameters import InvalidParameter
+
+MOST_CELLS = 40_000_000
+"""Steps times columns that are read, and"""
+MOST_BYTES = 1 << 29
+"""bytes that an array or a table may unpack to: more would not fit beside the copies that learning needs."""
 
 
 class BadInput(InvalidParameter):
@@ -23,7 +29,8 @@ class Recording:
     counted from 1 below a table's header. counted: what these numbers count, "row" or "line". target: the column to be
     predicted; None where it is still to be named. sequence, group, time, split: the columns that say to which sequence a row
     belongs, which sequences must stay together, when it was taken, and in which split it is; None where there is none.
-    ignored: columns that are no inputs. remarks: what was done in reading that a person should know.
+    ignored: columns that are no inputs. remarks: what was done in reading that a person should know. clocks: columns of times
+    of day, in seconds.
     """
 
     file: str
@@ -37,6 +44,7 @@ class Recording:
     split: str | None = None
     ignored: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> list[str]:
@@ -58,6 +66,16 @@ def bad(file: str, message: str, column: str | None = None, row: int | None = No
     return BadInput(one_line(f"{', '.join(where)}: {message}"))
 
 
+def sequence_numbers(frame: pd.DataFrame, sequence: str | None) -> np.ndarray:
+    """(N,) int64: 0, 1, 2 … in the order in which sequences first appear; all 0 where no column names them."""
+    return np.zeros(len(frame), dtype=np.int64) if sequence is None else pd.factorize(frame[sequence])[0]
+
+
+def first(wrong: pd.Series | np.ndarray) -> int:
+    """The position of the first True."""
+    return int(np.flatnonzero(np.asarray(wrong))[0])
+
+
 def one_line(text: str) -> str:
     """Without line breaks and control characters, which a hostile name may hold, and not longer than a screen."""
     shown = "".join(character if character.isprintable() else " " for character in text)
@@ -74,6 +92,16 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     texts = [one_line(str(name)) for name in names]
     shown = ", ".join(texts[:most])
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most:,} more"
+
+
+def without_comments(data: bytes, pattern: bytes) -> bytes:
+    """The lines that match as a whole are replaced by ``# `` where they are not UTF-8: what a comment says need not be read."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        data = data.replace(b"\r\n", b"\n")
+        return re.sub(rb"(?m)^" + pattern, b"# ", data)
+    return data
 
 
 def text_of(data: bytes, file: str) -> str:

@@ -19,8 +19,7 @@ from benchmarks.tables_to_sequences import Kind as ColumnKind
 from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.parts import DEVELOPMENT, TEST, TRAIN, VALIDATION, Parts
 from benchmarks.your_data.prepared import Answers, Prepared, Steps, Windows
-from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, counted, listed
+from benchmarks.your_data.recording import Recording, counted, listed, sequence_numbers
 
 LONGEST = 512
 WINDOWS = (16, 128)

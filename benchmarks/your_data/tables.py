@@ -6,65 +6,111 @@ import csv as lines_of
 import io
 import re
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from benchmarks.your_data.recording import BadInput, Recording, bad, listed, text_of
+from benchmarks.your_data import cells
+from benchmarks.your_data.recording import (
+    MOST_BYTES,
+    MOST_CELLS,
+    BadInput,
+    Recording,
+    bad,
+    counted,
+    listed,
+    one_line,
+    text_of,
+)
+from benchmarks.your_data.roles import Roles
 
 MOST_COLUMNS = 2_000
-MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "?"]
-"""What stands for a missing value."""
-NEARLY = 0.9
-"""A column of text of which so much reads as numbers was meant to hold numbers."""
-FEW = 20
-"""Different values up to which a column may be a code, with letters and digits as it likes."""
+MOST_WIDE = 100_000
+"""Columns where each row is a sequence."""
 DELIMITERS = ",;\t|"
+_UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")
+"""What pandas calls a column without a name."""
 
 
-def csv(data: bytes, file: str) -> Recording:
+class Column(NamedTuple):
+    """values: (N,). remark: how they are read, where that is worth a remark. is_clock: whether they are times of day."""
+
+    values: pd.Series
+    remark: str = ""
+    is_clock: bool = False
+
+
+def csv(data: bytes, file: str, roles: Roles | None = None) -> Recording:
     """A table with a header line; its delimiter is the one that the header has most of. Raises BadInput."""
+    roles = roles or Roles()
     whole = text_of(data, file)
     text = whole.lstrip("\n")
     delimiter = max(DELIMITERS, key=text.split("\n", 1)[0].count)
-    header, n_lines = _header(text, delimiter, file)
-    body = text.split("\n", n_lines)[n_lines:]
-    if not body or not body[0].strip():
+    header, unnamed, n_lines = _header(text, delimiter, file)
+    body = (text.split("\n", n_lines)[n_lines:] or [""])[0]
+    if not body.strip():
         raise bad(file, "the table has a header and no rows")
-    # Where columns are set apart by semicolons, numbers are often written with a comma.
-    comma = delimiter == ";" and re.search(r"(^|;)-?\d+,\d+(;|$)", text[:100_000], re.MULTILINE) is not None
+    named = {roles.target, roles.group, roles.split, *roles.keys}
+    as_text = {name for name in header if name in named}
     try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(body[0].encode()),
-            pyarrow.csv.ReadOptions(column_names=header),
-            pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values='"' in text),
-            pyarrow.csv.ConvertOptions(
-                null_values=MISSING, strings_can_be_null=True, decimal_point="," if comma else "."
-            ),
-        )
+        table = _table(body, header, delimiter, dict.fromkeys(as_text, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise _broken(whole, delimiter, len(header), file, error) from error
-    return _recording(table, file)
+        body = _trimmed(whole, header, unnamed, delimiter, file, error)
+        table = _table(body, header, delimiter, dict.fromkeys(as_text, pa.string()))
+    _require_size(table.num_rows, table.num_columns, file, roles)
+    comma = _has_decimal_commas(table, delimiter)
+    if comma:
+        # A dot then separates thousands, which a parser takes for a decimal point.
+        dotted = {field.name for field in table.schema if pa.types.is_floating(field.type)}
+        table = _table(body, header, delimiter, dict.fromkeys(as_text | dotted, pa.string()))
+    return _recording(table, file, roles, unnamed, comma)
 
 
-def parquet(data: bytes, file: str) -> Recording:
+def parquet(data: bytes, file: str, roles: Roles | None = None) -> Recording:
     """Raises BadInput."""
+    roles = roles or Roles()
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        source = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+        schema = source.schema_arrow
+        _require_size(source.metadata.num_rows, len(schema), file, roles)
+        n_bytes = sum(source.metadata.row_group(i).total_byte_size for i in range(source.num_row_groups))
+        if n_bytes > MOST_BYTES:
+            raise bad(file, f"the columns unpack to {n_bytes:,} bytes; at most {MOST_BYTES:,} can be read")
+        for field in schema:
+            _require_usable(field, file)
+        texts = [field.name for field in schema if _is_text(field.type)]
+        # Kept as a dictionary, a long text that many rows share takes its place once.
+        source = pyarrow.parquet.ParquetFile(io.BytesIO(data), read_dictionary=texts)
+        table = source.read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise bad(file, f"no Parquet file that can be read ({str(error).splitlines()[0]})") from error
+        if isinstance(error, BadInput):
+            raise
+        raise bad(file, f"no Parquet file that can be read ({(str(error).splitlines() or [''])[0]})") from error
     repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
     if repeated:
         raise bad(file, "two columns have this name; rename one", repeated[0])
-    return _recording(table, file)
+    unnamed = tuple(name for name in table.column_names if _UNNAMED.fullmatch(name))
+    return _recording(table, file, roles, unnamed, comma=False)
 
 
-def _header(text: str, delimiter: str, file: str) -> tuple[list[str], int]:
-    """The columns' names, and the lines that they take; a name that is empty becomes the column's number."""
+def _table(body: str, header: list[str], delimiter: str, types: dict[str, pa.DataType]) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        io.BytesIO(body.encode()),
+        pyarrow.csv.ReadOptions(column_names=header),
+        pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values='"' in body),
+        pyarrow.csv.ConvertOptions(null_values=sorted(cells.MISSING), strings_can_be_null=False, column_types=types),
+    )
+
+
+def _header(text: str, delimiter: str, file: str) -> tuple[list[str], tuple[str, ...], int]:
+    """The columns' names, those that the file leaves empty, numbered here, and the lines that the header takes."""
     reader = lines_of.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(reader)]
@@ -72,67 +118,248 @@ def _header(text: str, delimiter: str, file: str) -> tuple[list[str], int]:
         raise bad(file, f"the header cannot be read ({error})", row=1) from error
     if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", name, re.IGNORECASE) for name in names):
         raise bad(file, "the first line holds numbers; it must name the columns", row=1)
+    unnamed = tuple(f"column {number}" for number, name in enumerate(names, 1) if not name)
+    unnamed = (*unnamed, *(name for name in names if _UNNAMED.fullmatch(name)))
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise bad(file, "two columns have this name; rename one", repeated[0], 1)
-    return names, reader.line_num
+    return names, unnamed, reader.line_num
 
 
-def _broken(text: str, delimiter: str, n_columns: int, file: str, error: Exception) -> BadInput:
-    """The line at which a table stops being one, looked for row by row."""
+def _trimmed(
+    text: str, header: list[str], unnamed: tuple[str, ...], delimiter: str, file: str, error: Exception
+) -> str:
+    """The rows without the empty cells that stand beyond the header's columns. Raises BadInput at the first row that holds
+    more or fewer values than the header names."""
     reader = lines_of.reader(io.StringIO(text), delimiter=delimiter)
+    least = len(header)
+    while header[least - 1] in unnamed and least > 1:
+        least -= 1
+    output = io.StringIO()
+    writer = lines_of.writer(output, delimiter=delimiter, lineterminator="\n")
     try:
-        for cells in reader:
-            if cells and len(cells) != n_columns:
-                return bad(file, f"{len(cells)} values, but the header names {n_columns} columns", row=reader.line_num)
+        rows = (row for row in reader if row)
+        next(rows)
+        for row in rows:
+            if not least <= len(row) <= len(header) and any(cell.strip() for cell in row[len(header) :] or row):
+                n_values = counted(len(row), "value")
+                raise bad(file, f"{n_values}, but the header names {len(header)} columns", row=reader.line_num)
+            writer.writerow((row + [""] * len(header))[: len(header)])
     except lines_of.Error as wrong:
-        return bad(file, str(wrong), row=reader.line_num)
-    return bad(file, f"the table cannot be read ({str(error).splitlines()[0]})")
+        raise bad(file, str(wrong), row=reader.line_num) from wrong
+    trimmed = output.getvalue()
+    try:
+        _table(trimmed, header, delimiter, {})
+    except pa.ArrowException:
+        raise bad(file, f"the table cannot be read ({str(error).splitlines()[0]})") from error
+    return trimmed
 
 
-def _recording(table: pa.Table, file: str) -> Recording:
-    if table.num_columns > MOST_COLUMNS:
-        raise bad(file, f"{table.num_columns:,} columns; at most {MOST_COLUMNS:,} can be used")
-    if not table.num_rows:
+def _has_decimal_commas(table: pa.Table, delimiter: str) -> bool:
+    """Whether the file as a whole writes 1,5 for one and a half."""
+    decimal = thousands = neither = 0
+    for column in table.columns:
+        if pa.types.is_string(column.type):
+            encoded = pa.compute.value_counts(column)
+            texts = np.array([str(text).strip() for text in encoded.field("values").to_pylist()], dtype=object)
+            evidence = cells.comma_evidence(texts, encoded.field("counts").to_numpy())
+            decimal, thousands = decimal + evidence[0], thousands + evidence[1]
+            neither += sum(re.fullmatch(r"-?\d{1,3},\d{3}", text) is not None for text in texts)
+    return decimal > thousands or (decimal == thousands == 0 and delimiter == ";" and neither > 0)
+
+
+def _require_size(n_rows: int, n_columns: int, file: str, roles: Roles) -> None:
+    most = MOST_WIDE if roles.wide else MOST_COLUMNS
+    if n_columns > most:
+        raise bad(file, f"{n_columns:,} columns; at most {most:,} can be used")
+    if n_rows < 1 or n_columns < 1:
         raise bad(file, "the table has a header and no rows")
-    frame = pd.DataFrame({name: _column(table[name], name, file) for name in table.column_names})
+    if n_rows * n_columns > MOST_CELLS:
+        raise bad(
+            file,
+            f"{n_rows:,} rows of {counted(n_columns, 'column')}; at most {MOST_CELLS:,} values can be read; write fewer rows",
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _require_usable(field: pa.Field, file: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    is_usable = (
+        *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null),
+        *(pa.types.is_temporal, _is_text, pa.types.is_string_view),
+    )
+    if not any(test(kind) for test in is_usable) or pa.types.is_interval(kind):
+        raise bad(file, f"values of the type {kind} cannot be used; write numbers, dates or text", field.name)
+
+
+def _recording(table: pa.Table, file: str, roles: Roles, unnamed: tuple[str, ...], comma: bool) -> Recording:
+    named = {column for _, column in roles.columns}
+    columns = {name: _column(table[name], name, file, roles, comma) for name in table.column_names}
+    frame = pd.DataFrame({name: column.values for name, column in columns.items()})
+    rows = np.arange(1, len(frame) + 1)
+    remarks = [column.remark for column in columns.values() if column.remark]
     empty = [name for name in frame.columns if frame[name].isna().all()]
-    remarks = (f"left out, because they are empty: {listed(empty)}",) if empty else ()
+    is_empty = frame.isna().all(axis=1).to_numpy() if len(frame.columns) > 1 else np.zeros(len(frame), dtype=bool)
+    if is_empty.all():
+        raise bad(file, "every cell is empty")
+    if is_empty.any():
+        remarks.append(f"left out, because they are empty: {counted(int(is_empty.sum()), 'row')}")
+        frame, rows = frame[~is_empty].reset_index(drop=True), rows[~is_empty]
+    empty_named = [name for name in empty if name not in unnamed]
+    if empty_named:
+        remarks.append(f"left out, because they are empty: {listed(empty_named)}")
+    without_name = [name for name in unnamed if name not in named and name not in empty]
+    if without_name:
+        remarks.append(f"left out, because they have no name: {listed(without_name)}; name a column to use it")
+    clocks = tuple(name for name, column in columns.items() if column.is_clock)
     return Recording(
-        file, frame.drop(columns=empty), np.arange(1, len(frame) + 1), ignored=tuple(empty), remarks=remarks
+        file,
+        frame.drop(columns=[*empty, *without_name]),
+        rows,
+        ignored=(*empty, *without_name),
+        remarks=tuple(_joined(remarks)),
+        clocks=clocks,
     )
 
 
-def _column(values: pa.ChunkedArray, name: str, file: str) -> pd.Series:
-    """Numbers as they are, truth as 0 and 1, dates as dates, anything else as categories."""
+def _joined(remarks: list[str]) -> Iterator[str]:
+    """Remarks that differ only in their column as one, its columns listed."""
+    columns: dict[str, list[str]] = {}
+    for remark in remarks:
+        start, split, column = remark.rpartition(" in column ")
+        columns.setdefault(start if split else remark, []).extend([column] if split else [])
+    for start, names in columns.items():
+        yield f"{start} in {'column' if len(names) == 1 else 'columns'} {listed(names)}" if names else start
+
+
+def _column(values: pa.ChunkedArray, name: str, file: str, roles: Roles, comma: bool) -> Column:
+    """Numbers as they are, dates as dates, truth as 0 and 1 or, as a target, as classes, ids and groups as text, and text as
+    what it means."""
+    is_name = name in (*roles.keys, roles.group, roles.split)
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        values, kind = values.cast(kind.value_type), kind.value_type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise bad(file, f"values of the type {kind} cannot be used; write numbers, dates or text", name)
-    if pa.types.is_boolean(kind):
-        values = values.cast(pa.int8())
-    elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        values = values.cast(pa.float64())
-    elif pa.types.is_time(kind) or pa.types.is_duration(kind):
-        values = values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.float64())
-    elif pa.types.is_date(kind):
-        values = values.cast(pa.timestamp("s"))
     try:
-        return values.to_pandas(strings_to_categorical=True)
-    except pa.ArrowException as error:
-        raise bad(file, f"the values cannot be read ({str(error).splitlines()[0]})", name) from error
+        if pa.types.is_dictionary(kind) and not _is_text(kind.value_type):
+            values, kind = values.cast(kind.value_type), kind.value_type
+        if pa.types.is_string_view(kind):
+            values, kind = values.cast(pa.string()), pa.string()
+        if pa.types.is_dictionary(kind) or _is_text(kind):
+            return _text(values, name, roles, is_name, comma)
+        if is_name or (pa.types.is_boolean(kind) and name == roles.target):
+            return Column(_names(values.to_pandas()))
+        if pa.types.is_boolean(kind):
+            values = values.cast(pa.int8())
+        elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
+            values = values.cast(pa.float64())
+        elif pa.types.is_time(kind) or pa.types.is_duration(kind):
+            whole = values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.float64())
+            per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+            return Column(whole.to_pandas() / per_second, is_clock=pa.types.is_time(kind))
+        elif pa.types.is_date(kind):
+            values = values.cast(pa.timestamp("s"))
+        read = values.to_pandas()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise bad(file, f"the values cannot be read ({(str(error).splitlines() or [''])[0]})", name) from error
+    days = cells.eight_digit_dates(read) if name != roles.target and read.nunique() > 2 else None
+    return Column(read) if days is None else Column(days, f"numbers of eight digits are read as dates in column {name}")
 
 
-def require_numbers(recording: Recording, column: str) -> None:
-    """Raises BadInput at the first row that is no number where nearly all of a column of text reads as numbers."""
-    values = recording.frame[column]
-    if not isinstance(values.dtype, pd.CategoricalDtype) or len(values.cat.categories) < FEW:
-        return
-    read = pd.to_numeric(pd.Series(values.cat.categories.astype(str)), errors="coerce").isna().to_numpy()
-    wrong = np.append(read, False)[values.cat.codes]  # the code of a missing value, -1, reads the last
-    if 0 < wrong.sum() <= (1 - NEARLY) * values.notna().sum():
-        row = int(np.flatnonzero(wrong)[0])
-        shown = str(values.iloc[row])[:40]
-        raise recording.bad(f"{shown!r} is no number, as the rest is; leave a missing value empty", column, row)
+def _text(values: pa.ChunkedArray, name: str, roles: Roles, is_name: bool, comma: bool) -> Column:
+    """A column of text, by what its different texts mean."""
+    codes, texts = _factorized(values)
+    is_empty = np.array([text == "" or text in roles.missing for text in texts] + [True])
+    if is_name:
+        return Column(_categories(codes, texts, np.array([text == "" for text in texts] + [True])))
+    n_missing = int(np.isin(codes, np.flatnonzero(np.isin(texts, roles.missing))).sum())
+    if n_missing:
+        remark = f"read as missing, as --missing says: {counted(n_missing, 'value')} in column {name}"
+        return _meant(codes, texts, is_empty, name, roles, comma)._replace(remark=remark)
+    return _meant(codes, texts, is_empty, name, roles, comma)
+
+
+def _meant(codes: np.ndarray, texts: np.ndarray, is_empty: np.ndarray, name: str, roles: Roles, comma: bool) -> Column:
+    """is_empty: (n + 1,) whether a text stands for a missing value; the last is for the code -1."""
+    is_target = name == roles.target
+    is_missing = is_empty | np.array([text in cells.MISSING for text in texts] + [True])
+    known = np.flatnonzero(~is_missing[:-1])
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    found = cells.meaning(texts[known], counts[known], comma)
+    if found.values is not None and not (is_target and _is_coded(texts[known], found)):
+        fill = np.datetime64("NaT") if found.kind == "date" else np.nan
+        placed = np.full(len(texts) + 1, fill, dtype=found.values.dtype)
+        placed[known] = found.values
+        return _quantities(pd.Series(placed[codes]), found, int(counts[np.isin(texts, found.words)].sum()), name, roles)
+    if is_target:
+        # NA, None and so on are classes like any other: only an empty cell is known to be missing.
+        odd = [text for text in texts if text in cells.MISSING and text]
+        remark = (
+            f"{listed(map(repr, odd))} is read as a class, not as missing (--missing changes that) in column {name}"
+        )
+        return Column(_categories(codes, texts, is_empty), remark if set(odd) - set(roles.missing) else "")
+    if len(known) and {text.lower() for text in texts[known]} <= {"true", "false"}:
+        is_true = np.array([text.lower() == "true" for text in texts] + [False])
+        return Column(pd.Series(is_true[codes].astype(float)).where(~is_missing[codes]))
+    return Column(_categories(codes, texts, is_missing))
+
+
+def _quantities(values: pd.Series, found: cells.Meaning, n_words: int, name: str, roles: Roles) -> Column:
+    """Numbers, dates or times of day, and what was done to read them."""
+    if found.kind != "number":
+        return Column(values, is_clock=found.kind == "clock")
+    if np.isfinite(values).all() and (values == values.round()).all() and values.abs().max() < 2**53:
+        values = values.astype(np.int64)
+        days = cells.eight_digit_dates(values) if name != roles.target and values.nunique() > 2 else None
+        if days is not None:
+            return Column(days, f"numbers of eight digits are read as dates in column {name}")
+    if found.words:
+        shown = listed((repr(word[:40]) for word in found.words), 3)
+        no_numbers = "1 value that is no number" if n_words == 1 else f"{n_words:,} values that are no numbers"
+        also = f", and others with {listed(found.written)} as numbers," if found.written else ""
+        return Column(
+            values, f"{no_numbers} ({shown}) {'is' if n_words == 1 else 'are'} read as missing{also} in column {name}"
+        )
+    written = f"values with {listed(found.written)} are read as numbers in column {name}"
+    return Column(values, written if found.written else "")
+
+
+def _is_coded(texts: np.ndarray, found: cells.Meaning) -> bool:
+    """Whether whole numbers are no quantities: they have leading zeros, or more digits than a number keeps."""
+    return found.kind == "number" and any(re.fullmatch(r"-?0\d+|\d{16,}", text) is not None for text in texts)
+
+
+def _factorized(values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) codes, -1 where missing, and the different texts, without the blanks around them."""
+    encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    encoded = encoded.unify_dictionaries()
+    chunks = encoded.chunks
+    texts = ["" if text is None else str(text).strip() for text in chunks[0].dictionary.to_pylist()] if chunks else []
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    unique, which = np.unique(np.array([*texts, ""], dtype=object), return_inverse=True)
+    placed = np.append(which[:-1], -1)
+    return placed[np.concatenate(codes).astype(np.int64)] if codes else np.empty(0, dtype=np.int64), unique
+
+
+def _categories(codes: np.ndarray, texts: np.ndarray, is_missing: np.ndarray) -> pd.Series:
+    kept = np.flatnonzero(~is_missing[:-1])
+    placed = np.full(len(is_missing), -1)
+    placed[kept] = np.arange(len(kept))
+    return pd.Series(pd.Categorical.from_codes(placed[codes], pd.Index(texts[kept], dtype=object)))
+
+
+def _names(values: pd.Series) -> pd.Series:
+    """Values of any type as names, missing ones kept."""
+    codes, different = pd.factorize(values)
+    texts = [name_of(value) for value in different]
+    unique, which = np.unique(np.array([*texts, ""], dtype=object), return_inverse=True)
+    placed = np.append(which[:-1], -1)
+    return pd.Series(
+        pd.Categorical.from_codes(placed[codes], pd.Index(unique, dtype=object)).remove_unused_categories()
+    )
+
+
+def name_of(value: Any) -> str:
+    """A column of whole numbers is read as fractions where one is missing: 1.0 is then the 1 of another table."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else one_line(str(value))
