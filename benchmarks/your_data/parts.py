@@ -135,9 +135,9 @@ def _groups(recording: Recording, question: Question, number: np.ndarray) -> tup
     """(N,), 0, 1, 2 …; and what was done about sequences that are equal."""
     if recording.group is not None:
         return pd.factorize(recording.frame[recording.group])[0], ()
-    if recording.sequence is None or question.kind == "forecasting":
-        return number, ()
     read = [str(recording.target)] if question.kind == "next_symbol" else recording.inputs
+    if recording.sequence is None or question.kind == "forecasting" or not read:
+        return number, ()
     _, first, groups = np.unique(_fingerprints(recording.frame[read], number), return_index=True, return_inverse=True)
     n_sequences = int(number[-1]) + 1
     n_equal = n_sequences - len(np.unique(groups))

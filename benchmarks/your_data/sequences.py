@@ -77,7 +77,9 @@ def prepare(
 def _answers(recording: Recording, question: Question, number: np.ndarray, development: np.ndarray) -> Answers:
     values = recording.frame[recording.target]
     if question.kind in ("classification", "tagging"):
-        codes, names = pd.factorize(values, sort=True)
+        # As texts they are sorted, as categories they would stand as they first appear in the file.
+        is_text = isinstance(values.dtype, pd.CategoricalDtype)
+        codes, names = pd.factorize(values.astype(object) if is_text else values, sort=True)
         if question.scope == "sequence":
             codes = _spread(number, codes, codes >= 0)
         return Answers(codes.astype(np.int64), tuple(_text(name) for name in names))
