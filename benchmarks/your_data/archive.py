@@ -12,7 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.recording import MOST_CELLS, Recording, bad, counted, listed, text_of, without_comments
+from benchmarks.your_data.recording import (
+    MOST_CELLS,
+    MOST_COLUMNS,
+    Recording,
+    bad,
+    counted,
+    listed,
+    text_of,
+    without_comments,
+)
 
 CASE, STEP, SPLIT, CLASS, VALUE = "case", "step", "split", "class", "value"
 
@@ -102,6 +111,8 @@ def read_cases(text: str, header: Header, file: str) -> list[Case]:
         *channels, answer = line.split(":")
         if not channels:
             raise bad(file, f"no colon: expected the channels and then the {header.answer}", row=number)
+        if len(channels) > MOST_COLUMNS:
+            raise bad(file, f"{len(channels):,} channels; at most {MOST_COLUMNS:,} can be used", row=number)
         read = [_numbers(channel, file, number) for channel in channels]
         if len({len(steps) for steps in read}) > 1:
             raise bad(

@@ -12,7 +12,16 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.recording import MOST_BYTES, MOST_CELLS, BadInput, Recording, bad, counted, listed
+from benchmarks.your_data.recording import (
+    MOST_BYTES,
+    MOST_CELLS,
+    MOST_COLUMNS,
+    BadInput,
+    Recording,
+    bad,
+    counted,
+    listed,
+)
 
 SEQUENCE, STEP, TARGET = "sequence", "step", "y"
 _UNREADABLE = (
@@ -32,6 +41,8 @@ def npz(data: bytes, file: str, channels_first: bool = False) -> Recording:
         raise bad(file, f"--channels-first needs X of shape (B, C, T), not {x.shape}")
     remarks = tuple(_shape_question(x, y, arrays, channels_first))
     x = x.swapaxes(1, 2) if channels_first else x.reshape(*x.shape[:2], -1)  # (B, T, C)
+    if x.shape[2] > MOST_COLUMNS:
+        raise bad(file, f"X has {x.shape[2]:,} channels; at most {MOST_COLUMNS:,} can be used")
     n, longest = x.shape[:2]
     if y.dtype.kind not in "fiubU" or y.shape not in ((n,), (n, longest)):
         raise bad(
@@ -120,10 +131,11 @@ def _require_size(archive: ZipFile, name: str, member: str, file: str) -> None:
         n_values = math.prod(shape)
         if n_values * max(kind.itemsize, 1) > n_bytes:
             raise bad(file, f"{name} is broken: it should hold {n_values:,} values, and there are {n_bytes:,} bytes")
-    if n_values > MOST_CELLS or n_bytes > MOST_BYTES:
+    most = MOST_BYTES // 8 if kind.kind == "U" else MOST_BYTES  # text is sorted in copies
+    if n_values > MOST_CELLS or n_bytes > most:
         raise bad(
             file,
-            f"{name} unpacks to {n_values:,} values in {n_bytes:,} bytes; at most {MOST_CELLS:,} values in {MOST_BYTES:,} "
+            f"{name} unpacks to {n_values:,} values in {n_bytes:,} bytes; at most {MOST_CELLS:,} values in {most:,} "
             "bytes can be read; write fewer sequences or steps",
         )
 

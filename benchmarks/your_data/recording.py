@@ -13,6 +13,7 @@ from benchmarks.parameters import InvalidParameter
 
 MOST_CELLS = 40_000_000
 """Steps times columns that are read, and"""
+MOST_COLUMNS = 2_000
 MOST_BYTES = 1 << 29
 """bytes that an array or a table may unpack to: more would not fit beside the copies that learning needs."""
 
