@@ -109,11 +109,10 @@ class Prepared:
         open_to = np.flatnonzero(parts == DEVELOPMENT)
         if len(open_to):
             _, first, where = np.unique(self.windows.group[open_to], return_index=True, return_inverse=True)
+            members = self.windows.select(open_to)
+            counted = members.length - members.lead if self.is_per_step else np.ones(len(members))
             held = drawn(
-                self.windows.stratum[open_to][first],
-                np.bincount(where),
-                SHARE,
-                numpy_generator("data", "your_data", seed),
+                members.stratum[first], np.bincount(where, counted), SHARE, numpy_generator("data", "your_data", seed)
             )
             is_validation = is_validation.copy()
             is_validation[open_to[held[where]]] = True
