@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from bad_files import table
 from synthetic_runs import trials, write_run
 from test_report import study_of
 
 from benchmarks import tables
+from benchmarks.metrics import Parts, accuracy
 from benchmarks.report_sections import Study
+from benchmarks.sequence_metrics import average_precision
 from benchmarks.suite import load
+from benchmarks.terms import Terms
 from benchmarks.your_data.comparing import Asked, look
 from benchmarks.your_data.reading import Roles
-from benchmarks.your_data.recommending import recommendation
+from benchmarks.your_data.recommending import best_on_validation, recommendation
 
 
 @pytest.fixture
@@ -148,3 +155,54 @@ def test_accuracy_stands_beside_cross_entropy(study) -> None:
     assert ", accuracy 0.750 on the test split" in recommendation(made)[0].replace(
         "(fraction correct, mean of 3 seeds)", ""
     )
+
+
+N_TEST, N_VALIDATION = 1_000, 800
+"""Of 5,000 sequences."""
+
+
+def noise_frame(plain: pd.DataFrame, rng: np.random.Generator, is_rare: bool) -> pd.DataFrame:
+    """The results of models that answer at random. Seeds of a model are alike, as of models that are fitted to like data."""
+    frame = plain.copy()
+    tested, chosen = (rng.random(n) < (0.07 if is_rare else 0.5) for n in (N_TEST, N_VALIDATION))
+    metric = average_precision(1, "b") if is_rare else accuracy
+    kept: dict[object, Terms] = {}
+    for model in dict.fromkeys(frame["model"]):
+        own = rng.normal(size=N_TEST + N_VALIDATION)
+        for row in frame.index[frame["model"] == model]:
+            scores = np.zeros(len(own)) if model == "floor" else 0.9 * own + 0.44 * rng.normal(size=len(own))
+            values = []
+            for part, truth in ((scores[:N_TEST], tested), (scores[N_TEST:], chosen)):
+                over = part if is_rare else ((part > 0) == truth).astype(float)
+                under = truth.astype(float) if is_rare else np.ones(len(truth))
+                values.append(Terms(over, under, statistic=metric.statistic))
+            value, validation = (float(metric.value(Parts(*map(torch.tensor, (t.over, t.under))))) for t in values)
+            frame.loc[
+                row, ["status", "metric", "margin", "value", "validation", "floor", "seconds_train", "parameters"]
+            ] = [
+                *("ok", metric.name, metric.margin, value, validation),
+                *(float(tested.mean()) if is_rare else 0.5, 10.0, 100),
+            ]
+            kept[row] = values[0]
+    frame["terms"] = pd.Series(kept)
+    return frame.astype({"value": float, "validation": float, "floor": float, "stale": bool})
+
+
+def test_on_twenty_files_of_noise_at_most_one_model_is_recommended_and_what_is_quoted_is_chance(study) -> None:
+    names = ("gru", "lstm", "rnn", "floor")
+    plain = study(dict.fromkeys(names, (0.5, 0.5, 0.5)))
+    rivals = [
+        plain.frame[plain.frame["model"] != "floor"].assign(model=lambda f, k=k: f["model"] + str(k)) for k in range(4)
+    ]
+    frame = pd.concat([*rivals, plain.frame[plain.frame["model"] == "floor"]], ignore_index=True)
+    rng, n_recommended, excess = np.random.default_rng(0), 0, []
+    for number in range(20):
+        made = noise_frame(frame, rng, is_rare=number % 4 == 0)
+        cells = tables.matrix(made)
+        lines = recommendation(replace(plain, frame=made, matrix=cells))
+        n_recommended += not lines[0].startswith("Recommendation: none")
+        rows = [row for row in cells.to_dict("records") if row["family"] != "floor"]
+        best = best_on_validation(rows)
+        excess.append(best["mean"] - best["floor"])
+    assert n_recommended <= 1
+    assert abs(float(np.mean(excess))) <= 0.01

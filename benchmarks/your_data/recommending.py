@@ -206,7 +206,7 @@ def _test_size(study: Study) -> Iterator[str]:
         f"The test split holds {n:,} {'windows' if task.prepared.look_back else 'sequences'}, the same for every seed"
         + (
             f": an accuracy of 0.9 is known to ± {1.96 * math.sqrt(0.09 / n):.2g} from so many."
-            if task.kind == "classification"
+            if task.metrics[0].name == "accuracy" and not task.prepared.is_per_step
             else "."
         )
     )
