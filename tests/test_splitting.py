@@ -226,7 +226,7 @@ def test_shares_are_what_is_printed_though_most_cases_of_an_event_log_are_equal(
         assert test == pytest.approx(test_share, abs=0.02)
     else:
         assert test == pytest.approx(0.2, abs=0.02)
-    assert any("equal another in every input; they are symbols" in remark for remark in made.remarks)
+    assert any("repeat an earlier one in every input; they are symbols" in remark for remark in made.remarks)
     if kind == "classification":
         counts = np.array(made.counts())
         np.testing.assert_allclose(counts / counts.sum(), made.shares())
@@ -237,7 +237,9 @@ def test_copies_of_a_recording_stay_in_one_split_and_it_is_said(tmp_path: Path) 
     copies = frame[frame["id"] < 15].assign(id=lambda rows: rows["id"] + 100)
     recording = recorded(pd.concat([frame, copies]), tmp_path, target="y", sequence_id="id", time="t")
     made = ready(recording)
-    assert any("15 of 75 sequences equal another in every input: they are copies" in remark for remark in made.remarks)
+    assert any(
+        "15 of 75 sequences repeat an earlier one in every input: they are copies" in remark for remark in made.remarks
+    )
     for seed in range(3):
         found = sides(recording, made, "id", seed)
         assert all(found[str(number)] == found[str(number + 100)] for number in range(15))

@@ -143,7 +143,7 @@ def _groups(recording: Recording, question: Question, number: np.ndarray) -> tup
     n_equal = n_sequences - len(np.unique(groups))
     if not n_equal:
         return number, ()
-    share = f"{n_equal:,} of {n_sequences:,} sequences equal another in every input"
+    share = f"{n_equal:,} of {n_sequences:,} sequences repeat an earlier one in every input"
     different = recording.frame[np.isin(number, first)]
     if not any(_is_measured(different[column]) for column in read):
         return number, (f"{share}; they are symbols or whole numbers, so they count as cases of their own",)
