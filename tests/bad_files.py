@@ -107,7 +107,7 @@ BAD: dict[str, tuple[str, bytes | None, list[str], str]] = {
         r"a\.csv, line 5: 1 values?, .* names 2 columns",
     ),
     "not UTF-8": ("a.csv", csv().replace(b"s3", b"\xff3", 1), Y, r"a\.csv, line 20: byte 0xff is not UTF-8"),
-    "UTF-16": ("a.csv", csv().decode().encode("utf-16"), Y, r"a\.csv: the text is UTF-16"),
+    "broken UTF-16": ("a.csv", csv().decode().encode("utf-16")[:-1], Y, r"begins like UTF-16 and is not; save"),
     "binary": ("a.csv", b"id,x,y\n1,\0,3\n", Y, r"a\.csv, line 2: a zero byte"),
     "no target named": ("a.csv", csv(), [], r"a\.csv: name the column to be predicted with --target; .* id, t, x"),
     "unknown target": ("a.csv", csv(), ["--target", "scoer"], r"a\.csv: --target: .* 'scoer'; did you mean 'score'\?"),

@@ -44,6 +44,8 @@ def npz(data: bytes, file: str, channels_first: bool = False) -> Recording:
     if x.shape[2] > MOST_COLUMNS:
         raise bad(file, f"X has {x.shape[2]:,} channels; at most {MOST_COLUMNS:,} can be used")
     n, longest = x.shape[:2]
+    if y.shape == (n, 1):
+        y = y[:, 0]
     if y.dtype.kind not in "fiubU" or y.shape not in ((n,), (n, longest)):
         raise bad(
             file, f"y must be numbers or text of shape ({n},) or ({n}, {longest}), not {y.dtype} of shape {y.shape}"

@@ -75,13 +75,12 @@ def meaning(texts: np.ndarray, counts: np.ndarray, comma: bool) -> Meaning:
     values, written = numbers(texts, decimal > thousands if decimal != thousands else comma)
     is_number = ~np.isnan(values)
     if is_number.all():
-        return Meaning("category" if _is_code(values, written) else "number", values, written)
+        return Meaning("category") if _is_code(values, written) else Meaning("number", values, written)
     if not is_number.any():
         seconds = times_of_day(texts)
         if seconds is not None:
             return Meaning("clock", seconds)
-        days = dates(texts)
-        return Meaning("category") if days is None else Meaning("date", days)
+        return _dates_and_words(texts, counts)
     if _is_mostly(values, is_number, texts, counts):
         return Meaning("number", values, written, tuple(texts[~is_number]))
     return Meaning("category")
@@ -140,7 +139,8 @@ def times_of_day(texts: np.ndarray) -> np.ndarray | None:
 def dates(texts: np.ndarray) -> np.ndarray | None:
     """(n,) datetime64; None where a text is no date, or where day and month cannot be told apart."""
     if all(_YEAR_FIRST.fullmatch(text) for text in texts):
-        return _parsed([re.sub(r"[/.]", "-", text[:10]) + text[10:] for text in texts], "ISO8601")
+        plain = [re.sub(r" ?(UTC|GMT)$", "+00:00", re.sub(r"[/.]", "-", text[:10]) + text[10:]) for text in texts]
+        return _parsed(plain, "ISO8601")
     matches = [_YEAR_LAST.fullmatch(text) for text in texts]
     if all(matches):
         return _year_last([match for match in matches if match is not None])
@@ -148,6 +148,20 @@ def dates(texts: np.ndarray) -> np.ndarray | None:
         if _parsed([str(texts[0])], form) is not None:
             return _parsed(list(texts), form)
     return None
+
+
+def _dates_and_words(texts: np.ndarray, counts: np.ndarray) -> Meaning:
+    """Dates, but for a few cells such as a unit or ``Total``; or categories."""
+    is_date = np.array([bool(_YEAR_FIRST.fullmatch(text) or _YEAR_LAST.fullmatch(text)) for text in texts])
+    if is_date.all() or not is_date.any() or counts[is_date].sum() < NEARLY * counts.sum():
+        days = dates(texts)
+        return Meaning("category") if days is None else Meaning("date", days)
+    days = dates(texts[is_date])
+    if days is None:
+        return Meaning("category")
+    values = np.full(len(texts), np.datetime64("NaT"), dtype=days.dtype)
+    values[is_date] = days
+    return Meaning("date", values, words=tuple(texts[~is_date]))
 
 
 def eight_digit_dates(values: pd.Series) -> pd.Series | None:

@@ -13,6 +13,8 @@ from benchmarks.your_data.recording import Recording, counted, first, one_line, 
 
 FEW_REPEATED = 0.05
 """Of the rows that share the time of another up to which a column of dates still orders the rest."""
+FEW_UNDATED = 0.01
+"""Of the rows, or two of them, up to which those without a date are left out of a table with a column of dates."""
 MANY_REPEATED = 0.5
 """Of the rows that share key and time from which the key names no single sequence."""
 PRESENT = 0.5
@@ -107,12 +109,16 @@ def _is_hour(name: str, values: pd.Series) -> bool:
 
 def _with_recognised_time(recording: Recording) -> Recording:
     """The first column of dates that differ within each sequence is the time."""
-    number = sequence_numbers(recording.frame, recording.sequence)
     dates = [
         name
         for name in recording.inputs
-        if pd.api.types.is_datetime64_any_dtype(recording.frame[name]) and recording.frame[name].notna().all()
+        if pd.api.types.is_datetime64_any_dtype(recording.frame[name])
+        and recording.frame[name].isna().sum() <= max(2, FEW_UNDATED * len(recording.frame))
     ]
+    if dates and recording.frame[dates[0]].isna().any():
+        recording = _without_undated(recording, dates[0])
+    dates = [name for name in dates if recording.frame[name].notna().all()]
+    number = sequence_numbers(recording.frame, recording.sequence)
     for column in dates:
         made = replace(recording, frame=recording.frame.assign(**{column: times_of(recording, column)}))
         joined = _with_clock(made, column)
@@ -136,6 +142,17 @@ def _with_recognised_time(recording: Recording) -> Recording:
         if falls or float(_repeated(times, number).mean()) <= FEW_REPEATED:
             return _roughly_ordered(recording, column, falls)
     return recording
+
+
+def _without_undated(recording: Recording, column: str) -> Recording:
+    """A row without a date among dated ones, such as one of units or totals, is no step."""
+    is_dated = recording.frame[column].notna().to_numpy()
+    if is_dated.sum() < 2:
+        return recording
+    made = replace(recording, frame=recording.frame[is_dated].reset_index(drop=True), rows=recording.rows[is_dated])
+    row = recording.rows[~is_dated][0]
+    n = counted(int((~is_dated).sum()), "row")
+    return made.remarked(f"left out: {n} without a date in column {one_line(column)} (the first is row {row:,})")
 
 
 def _roughly_ordered(recording: Recording, column: str, falls: bool) -> Recording:

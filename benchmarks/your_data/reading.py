@@ -69,10 +69,9 @@ def _problem(folder: Path, name: str) -> Source:
 
 def read(source: Source, roles: Roles) -> Recording:
     """Raises BadInput."""
-    recording = _with_roles(_read(source, roles), roles)
+    recording = columns.with_keys(_with_roles(_read(source, roles), roles), roles.keys)
     if roles.wide:
         recording = columns.wide(recording)
-    recording = columns.with_keys(recording, roles.keys)
     if not len(recording.inputs) and recording.target is None:
         raise recording.bad("no column is left")
     recording = columns.without_infinite(columns.without_values(recording, roles.missing))
@@ -118,7 +117,7 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
             raise recording.bad(f"{option}: there is no column {one_line(column)!r}; {hint}")
     for i, (option, column) in enumerate(roles.columns):
         for other, same in roles.columns[:i]:
-            if column == same and not (len(roles.keys) > 1 and {option, other} == {"--group", "--sequence-id"}):
+            if column == same and {option, other} != {"--group", "--sequence-id"}:
                 raise recording.bad(f"{other} and {option} name the same column", column)
     made = replace(
         recording,

@@ -106,16 +106,19 @@ def without_comments(data: bytes, pattern: bytes) -> bytes:
 
 
 def text_of(data: bytes, file: str) -> str:
-    """A file's characters, UTF-8 with or without a byte-order mark; line breaks become ``\\n``. Raises BadInput."""
+    """A file's characters, UTF-8 or, after its byte-order mark, UTF-16; line breaks become ``\\n``. Raises BadInput."""
     if not data.strip():
         raise bad(file, "the file is empty")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise bad(file, "the text is UTF-16; save it as UTF-8")
+    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        if is_utf16:
+            raise bad(file, "the file begins like UTF-16 and is not; save the file as UTF-8", row=line) from error
         raise bad(file, f"byte {data[error.start]:#04x} is not UTF-8; save the file as UTF-8", row=line) from error
+    if not text:
+        raise bad(file, "the file is empty")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise bad(file, "a zero byte: this is no text", row=line)

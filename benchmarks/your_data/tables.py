@@ -34,6 +34,8 @@ from benchmarks.your_data.roles import Roles
 MOST_WIDE = 10_000
 """Columns where each row is a sequence."""
 DELIMITERS = ",;\t|"
+LINES = 20
+"""Lines of a table that are looked at to find its delimiter."""
 _UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")
 """What pandas calls a column without a name."""
 
@@ -47,11 +49,14 @@ class Column(NamedTuple):
 
 
 def csv(data: bytes, file: str, roles: Roles | None = None) -> Recording:
-    """A table with a header line; its delimiter is the one that the header has most of. Raises BadInput."""
+    """A table with a header line, below comments or a spreadsheet's ``sep=;`` where it has such. Raises BadInput."""
     roles = roles or Roles()
     whole = text_of(data, file)
-    text = whole.lstrip("\n")
-    delimiter = max(DELIMITERS, key=text.split("\n", 1)[0].count)
+    text = re.sub(r"\A(\s*(sep=.|# [^,;\t|\n]*)\n)*\n*", "", whole)
+    if not text:
+        raise bad(file, "no line names the columns")
+    n_before = whole[: len(whole) - len(text)].count("\n")
+    delimiter = _delimiter(text)
     header, unnamed, n_lines = _header(text, delimiter, file)
     _require_size(1, len(header), file, roles)
     body = (text.split("\n", n_lines)[n_lines:] or [""])[0]
@@ -62,7 +67,7 @@ def csv(data: bytes, file: str, roles: Roles | None = None) -> Recording:
     try:
         table = _table(body, header, delimiter, dict.fromkeys(as_text, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        body = _trimmed(whole, header, unnamed, delimiter, file, error)
+        body = _trimmed(text, n_before, header, unnamed, delimiter, file, error)
         table = _table(body, header, delimiter, dict.fromkeys(as_text, pa.string()))
     _require_size(table.num_rows, table.num_columns, file, roles)
     comma = _has_decimal_commas(table, delimiter)
@@ -128,11 +133,26 @@ def _header(text: str, delimiter: str, file: str) -> tuple[list[str], tuple[str,
     return names, unnamed, reader.line_num
 
 
+def _delimiter(text: str) -> str:
+    """The one that splits the first lines into equally many columns; of several, or of none, the one that the header has most
+    of."""
+    sample = text[:100_000].split("\n")[:LINES]
+    n_columns = {}
+    for delimiter in DELIMITERS:
+        try:
+            rows = [len(row) for row in lines_of.reader(sample, delimiter=delimiter) if row]
+        except lines_of.Error:
+            rows = []
+        n_columns[delimiter] = rows[0] if len(set(rows[:-1])) == 1 else 0
+    most = max(n_columns.values())
+    return max(DELIMITERS, key=lambda delimiter: (most > 1 and n_columns[delimiter] > 1, sample[0].count(delimiter)))
+
+
 def _trimmed(
-    text: str, header: list[str], unnamed: tuple[str, ...], delimiter: str, file: str, error: Exception
+    text: str, n_before: int, header: list[str], unnamed: tuple[str, ...], delimiter: str, file: str, error: Exception
 ) -> str:
     """The rows without the empty cells that stand beyond the header's columns. Raises BadInput at the first row that holds
-    more or fewer values than the header names."""
+    more or fewer values than the header names. n_before: lines of the file before the header."""
     reader = lines_of.reader(io.StringIO(text), delimiter=delimiter)
     least = len(header)
     while header[least - 1] in unnamed and least > 1:
@@ -145,10 +165,12 @@ def _trimmed(
         for row in rows:
             if not least <= len(row) <= len(header) and any(cell.strip() for cell in row[len(header) :] or row):
                 n_values = counted(len(row), "value")
-                raise bad(file, f"{n_values}, but the header names {len(header)} columns", row=reader.line_num)
+                raise bad(
+                    file, f"{n_values}, but the header names {len(header)} columns", row=n_before + reader.line_num
+                )
             writer.writerow((row + [""] * len(header))[: len(header)])
     except lines_of.Error as wrong:
-        raise bad(file, str(wrong), row=reader.line_num) from wrong
+        raise bad(file, str(wrong), row=n_before + reader.line_num) from wrong
     trimmed = output.getvalue()
     try:
         _table(trimmed, header, delimiter, {})
@@ -306,7 +328,8 @@ def _meant(codes: np.ndarray, texts: np.ndarray, is_empty: np.ndarray, name: str
     known = np.flatnonzero(~is_missing[:-1])
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     found = cells.meaning(texts[known], counts[known], comma)
-    if found.values is not None and not (is_target and _is_coded(texts[known], found)):
+    is_broken = (is_target and _is_coded(texts[known], found)) or (name == roles.time and found.words)
+    if found.values is not None and not is_broken:
         fill = np.datetime64("NaT") if found.kind == "date" else np.nan
         placed = np.full(len(texts) + 1, fill, dtype=found.values.dtype)
         placed[known] = found.values
@@ -326,15 +349,17 @@ def _meant(codes: np.ndarray, texts: np.ndarray, is_empty: np.ndarray, name: str
 
 def _quantities(values: pd.Series, found: cells.Meaning, n_words: int, name: str, roles: Roles) -> Column:
     """Numbers, dates or times of day, and what was done to read them."""
+    shown = listed((repr(word[:40]) for word in found.words), 3)
     if found.kind != "number":
-        return Column(values, is_clock=found.kind == "clock")
+        n = "1 value that is no date" if n_words == 1 else f"{n_words:,} values that are no dates"
+        remark = f"{n} ({shown}) {'is' if n_words == 1 else 'are'} read as missing in column {name}"
+        return Column(values, remark if found.words else "", found.kind == "clock")
     if np.isfinite(values).all() and (values == values.round()).all() and values.abs().max() < 2**53:
         values = values.astype(np.int64)
         days = cells.eight_digit_dates(values) if name != roles.target and values.nunique() > 2 else None
         if days is not None:
             return Column(days, f"numbers of eight digits are read as dates in column {name}")
     if found.words:
-        shown = listed((repr(word[:40]) for word in found.words), 3)
         no_numbers = "1 value that is no number" if n_words == 1 else f"{n_words:,} values that are no numbers"
         also = f", and others with {listed(found.written)} as numbers," if found.written else ""
         return Column(
