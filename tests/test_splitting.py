@@ -600,3 +600,11 @@ def test_a_text_file_still_has_windows_whose_first_steps_are_not_scored_twice() 
     values = evaluation.Problem(Classes(len(made.steps.symbols or ()), future=True), ())
     assert values.target.n == len(made.steps.symbols or ())
     assert int(batch.scored.sum()) == int((test.length - test.lead).sum())
+
+
+def test_wide_rows_of_a_group_are_sequences_of_their_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(40, 12)), columns=[f"v{k}" for k in range(12)])
+    wide = wide.assign(site=[f"s{k % 8}" for k in range(40)], y=[f"c{k % 2}" for k in range(40)])
+    made = ready(recorded(wide, tmp_path, target="y", group="site", wide=True))
+    assert len(made.windows) == 40 and set(made.windows.length) == {12}

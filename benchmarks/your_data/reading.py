@@ -123,7 +123,7 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
         recording,
         target=roles.target or recording.target,
         # Where a group is named and no sequence, its rows are one.
-        sequence=roles.keys[0] if roles.keys else recording.sequence or roles.group,
+        sequence=roles.keys[0] if roles.keys else recording.sequence or (None if roles.wide else roles.group),
         group=roles.group or recording.group,
         time=roles.time or recording.time,
         split=roles.split or recording.split,
