@@ -212,7 +212,8 @@ def compare(
     ],
     target: Annotated[str | None, typer.Option(help="the column to be predicted")] = None,
     sequence_id: Annotated[
-        str | None, typer.Option(help="the column that says to which sequence a row belongs")
+        list[str] | None,
+        typer.Option(help="the column that says to which sequence a row belongs; several together are one key"),
     ] = None,
     time: Annotated[str | None, typer.Option(help="the column of numbers or dates that orders the rows")] = None,
     kind: Annotated[
@@ -223,6 +224,19 @@ def compare(
     split: Annotated[str | None, typer.Option(help="the column that says train, validation or test")] = None,
     group: Annotated[str | None, typer.Option(help="the column whose equal values must stay in one split")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="a column that is no input; may be repeated")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="what stands for a missing value, as written in the file; may be repeated")
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="each row is a sequence of one channel")] = False,
+    channels_first: Annotated[
+        bool, typer.Option("--channels-first", help=".npz: X has the shape (sequences, channels, steps)")
+    ] = False,
+    across_gaps: Annotated[
+        bool, typer.Option("--across-gaps", help="windows of a forecast may run across gaps in time")
+    ] = False,
+    end: Annotated[
+        bool, typer.Option("--end", help="next_symbol: predict the end of a sequence as a symbol of its own")
+    ] = False,
     minutes: Annotated[float, typer.Option(help="for all of it")] = 10.0,
     models: Annotated[
         str | None,
@@ -233,28 +247,34 @@ def compare(
     workers: Annotated[int | None, typer.Option(min=1, help="trials at a time; default: one per core")] = None,
     device: OnDevice = Device.AUTO,
     results: Results = RESULTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what was read and what would run")] = False,
 ) -> None:
     """Compare models on a file of your own, and say which to use."""
-    from benchmarks.your_data.comparing import compare as run_comparison
+    from benchmarks.your_data.comparing import Asked, carry_out, look, workers_on
+    from benchmarks.your_data.reading import Roles
 
-    found = run_comparison(
-        file,
-        target,
-        sequence_id=sequence_id,
-        time=time,
-        kind=kind,
-        horizon=horizon,
-        causal=causal,
-        minutes=minutes,
-        split=split,
+    keys = tuple(sequence_id or ())
+    roles = Roles(
+        target=target,
+        sequence_id=keys[0] if len(keys) == 1 else keys or None,
         group=group,
-        ignore=ignore or (),
-        models=_names(models),
-        workers=workers,
-        device=device.value,
-        results=results,
-        say=typer.echo,
+        time=time,
+        split=split,
+        ignore=tuple(ignore or ()),
+        missing=tuple(missing or ()),
+        wide=wide,
+        channels_first=channels_first,
+        across_gaps=across_gaps,
+        end=end,
     )
+    names = _names(models)
+    chosen = None if names is None else tuple(names)
+    plan = look(file, Asked(roles, kind, horizon, causal, chosen, minutes, workers or workers_on(device.value)))
+    for line in plan.told:
+        typer.echo(line)
+    if dry_run:
+        return
+    found = carry_out(plan, device.value, results)
     typer.echo(found.table, nl=False)
     for line in found.advice:
         typer.echo(line)

@@ -187,7 +187,9 @@ class Experiment:
         # Counting and EM work on the CPU, wherever the predictor answers afterwards.
         predictor.cpu()
         generator = torch_generator("fit", self.trial.task, self.trial.model, self.trial.seed)
-        with fitting.time_limit(self.trial.fit.get("seconds")):
+        # Such a model ends when it is done; with a budget by the clock it is stopped at the cap, not at the budget.
+        is_timed = self.trial.fit.get("seconds") is not None
+        with fitting.time_limit(self.trial.fit["max_seconds"] if is_timed else None):
             predictor.fit(train, validation, generator)
         self.fit_note = predictor.fit_note
         predictor.to(self.device)

@@ -49,7 +49,8 @@ class FitConfig:
     n_steps: the budget, in optimiser steps. evaluate_every: steps between validations. patience: validations without
     improvement after which the fit stops early; None: never. max_seconds: a cap on the whole fit; reaching it is the status
     ``timeout``, never a normal end. seconds: a budget by the clock, validation included, at which a fit ends normally and
-    keeps its best checkpoint; validations are then spread over it, and such a fit does not repeat bit for bit; None: none.
+    keeps its best checkpoint; validations are then spread over it, and such a fit does not repeat bit for bit; None: none. A
+    model that fits itself is stopped at max_seconds where seconds is set, and else not by the clock.
     precision: of the model's matrix products, in training and evaluation alike, see `models.precision`. step: how a GPU is
     given an update, kernel by kernel or as a CUDA graph, see `benchmarks.captured_steps`; on a CPU there is no difference.
     """
@@ -338,7 +339,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         yield
     except _Alarm:
         raise FitTimeout(
-            f"the model's own procedure took more than the {seconds:g} s that each fit was given"
+            f"the model's own procedure took more than the {seconds:g} s that a fit may take at most"
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)

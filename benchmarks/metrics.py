@@ -1,8 +1,9 @@
 """Metrics over the scored steps: name, unit, direction, definition, and the margin within which two values are equal.
 
-Every metric is a ratio of two sums over the sequences of a split, of which `Metric.parts` gives the terms: an error over
+Nearly every metric is a ratio of two sums over the sequences of a split, of which `Metric.parts` gives the terms: an error over
 steps, edits over symbols, twice the hits over what was found and what was there. So two predictors can be compared
-sequence by sequence, and a split can be evaluated in batches of any size.
+sequence by sequence, and a split can be evaluated in batches of any size. A metric of ranks is no such ratio: its terms are the
+score and the class of each sequence, and its `Metric.statistic` turns them into the metric.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,8 +27,12 @@ POSITIVE = (0.0, math.inf)
 """The bounds of an error or a cross-entropy of classes."""
 
 
+Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(R, N) how often each sequence counts, and its two terms, (N,) each → (R,) values of a metric that is no ratio of sums."""
+
+
 class Parts(NamedTuple):
-    """Above and below the line for each sequence, (B,) float64 on the CPU."""
+    """Above and below the line for each sequence, (B,) float64 on the CPU; of a metric of ranks, its score and its class."""
 
     over: Tensor
     under: Tensor
@@ -42,7 +48,7 @@ class Metric(ABC):
 
     unit: as printed on axes. direction: which way is better. margin: a difference that is practically none. link: turns
     the ratio into what is reported, as the exponential turns nats into a perplexity; it must be increasing. bounds: the least
-    and the greatest value that the metric can take.
+    and the greatest value that the metric can take. statistic: instead of the ratio of sums, for a metric that is none.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Metric(ABC):
     margin: float
     link: Callable[[float], float] = float
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    statistic: Statistic | None = None
 
     decoded: ClassVar[bool] = False
     """Whether `parts` is given what the predictor says when it goes on from its own answers, (B, U) int64 padded with -1,
@@ -63,8 +70,12 @@ class Metric(ABC):
 
     def value(self, parts: Parts) -> float:
         """The metric over the sequences whose parts these are."""
-        ratio = float(parts.over.sum() / parts.under.sum())
-        return self.link(ratio) if math.isfinite(ratio) else ratio
+        if self.statistic is None:
+            value = float(parts.over.sum() / parts.under.sum())
+        else:
+            over, under = parts.over.numpy(), parts.under.numpy()
+            value = float(self.statistic(np.ones((1, len(over))), over, under)[0])
+        return self.link(value) if math.isfinite(value) else value
 
     def better(self, a: float, b: float) -> bool:
         """Whether a is strictly better than b."""

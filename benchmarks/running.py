@@ -211,13 +211,13 @@ def _warn(warning: str | None) -> None:
 
 
 def prepare(trials: list[Trial]) -> list[str]:
-    """The names of the data sets that the trials need, once they are here: what is missing, data or an optional package,
-    fails once, before any trial."""
+    """The names of the data sets that the trials need, once they are here: what is missing, data or an optional package, and a
+    user's file that cannot be used as asked, fails once, before any trial."""
     from benchmarks import datasets
     from benchmarks.tasks.registry import BY_NAME
     from benchmarks.tasks.registry import task as build_task
 
-    for trial in {trial.task: trial for trial in trials}.values():
+    for trial in {(trial.task, repr(sorted(trial.task_parameters.items()))): trial for trial in trials}.values():
         build_task(trial.task, trial.task_parameters).check_installed()
     names = sorted({name for trial in trials for name in BY_NAME[trial.task].datasets})
     datasets.prepare(names)

@@ -1,4 +1,4 @@
-"""Metrics of text: how well symbols are predicted, entities found, and answers written symbol by symbol."""
+"""Metrics of unbalanced classes and of text: classes found, entities found, and answers written symbol by symbol."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
@@ -69,6 +70,64 @@ def balanced_accuracy(counts: Sequence[int]) -> BalancedAccuracy:
     definition = "mean over classes of the share of a class whose largest logit is that class"
     return BalancedAccuracy(
         "balanced_accuracy", "mean recall", "higher", definition, 0.02, bounds=SHARE, counts=tuple(counts)
+    )
+
+
+def average_precisions(counts: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """(R, N) how often each sequence counts, (N,) scores, (N,) 1 for the class in question else 0 → (R,).
+
+    The sum over thresholds of precision times the gain in recall, as in scikit-learn's ``average_precision_score``: no
+    interpolation (Flach and Kull 2015, NeurIPS), sequences of equal score taken together. NaN without a positive sequence.
+    """
+    if np.isnan(scores).any():
+        return np.full(len(counts), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(
+        scores[order][1:] != scores[order][:-1], True
+    )  # (N,): where a threshold takes no more equal scores
+    values = np.empty(len(counts))
+    for rows in range(0, len(counts), RESAMPLES_AT_A_TIME):
+        drawn = counts[rows : rows + RESAMPLES_AT_A_TIME, order]  # (r, N)
+        taken = np.cumsum(drawn, axis=1)[:, last]  # (r, thresholds)
+        hits = np.cumsum(drawn * positive[order], axis=1)[:, last]
+        gain = np.diff(hits, axis=1, prepend=0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.where(taken > 0, hits / taken, 0.0)
+            values[rows : rows + len(drawn)] = (precision * gain).sum(axis=1) / hits[:, -1]
+    return values
+
+
+RESAMPLES_AT_A_TIME = 50
+"""It bounds memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragePrecision(Metric):
+    """How well sequences of one of two classes are ranked before those of the other. positive: that class."""
+
+    positive: int
+
+    def parts(self, outputs: Tensor, batch: SequenceBatch) -> Parts:
+        scores, classes = torch.zeros(2, *batch.scored.shape, dtype=torch.float64)  # (B, T) each
+        scored = batch.scored.cpu()
+        logits = outputs[batch.scored].cpu()  # (B, 2): one step of each sequence is scored
+        scores[scored] = (logits[:, self.positive] - logits[:, 1 - self.positive]).double()
+        classes[scored] = (batch.targets[batch.scored].cpu() == self.positive).double()
+        return Parts(scores.sum(1), classes.sum(1))
+
+
+def average_precision(positive: int, name: str) -> AveragePrecision:
+    """name: of the class, for people."""
+    definition = f"mean precision over the thresholds at which another sequence of class {name} is found"
+    return AveragePrecision(
+        "average_precision",
+        "mean precision",
+        "higher",
+        definition,
+        0.02,
+        bounds=SHARE,
+        statistic=average_precisions,
+        positive=positive,
     )
 
 

@@ -53,7 +53,8 @@ def frame(results: Path, trials: list[Trial]) -> pd.DataFrame:
 
     Columns: trial_id; task, model (with the parameters that tell variants apart); task_name, model_name, group,
     family, seed, device; status (of `records.Status`, or "missing"), reason, stale (made by other code); metric, unit,
-    margin, direction, bounds (least and greatest value), solved (threshold or None); value (primary metric on test), terms (its
+    margin, direction, bounds (least and greatest value), solved (threshold or None); value (primary metric on test),
+    validation (the same on validation), accuracy (on test, where it is measured), terms (its
     `benchmarks.terms.Terms`, or None), score, floor, ceiling, reference, equals_floor; gap, gap_low, gap_high (excess over the
     Bayes optimum); parameters (backbone), parameters_total, weight_bytes, state_bytes, peak_memory_increment_mb, seconds_train,
     seconds_total; steps, best_step, improving (whether the fit was still improving; None where unknown), length_sweep
@@ -95,6 +96,8 @@ COLUMNS = [
         "bounds",
         "solved",
         "value",
+        "validation",
+        "accuracy",
         "terms",
         "score",
         "floor",
@@ -141,7 +144,7 @@ def _terms_reader(trial: Trial) -> Callable[[Path], Terms | None]:
     primary: Metric = task.metrics[0]
     # Errors of windows that overlap are alike over one horizon; blocks of two keep most of that.
     block = 2 * task.overlap if task.overlap > 1 else 1
-    return lambda folder: terms.read(folder / records.TERMS, primary.name, primary.link, block)
+    return lambda folder: terms.read(folder / records.TERMS, primary.name, primary.link, block, primary.statistic)
 
 
 def _outcome(result: Result | None, problem: str | None, code_digest: str) -> dict[str, Any]:
@@ -157,6 +160,8 @@ def _outcome(result: Result | None, problem: str | None, code_digest: str) -> di
         "reason": reason,
         "stale": result.code_digest != code_digest,
         "value": value,
+        "validation": result.validation.get(result.primary) if result.primary else None,
+        "accuracy": result.test.get("accuracy"),
         **{name: getattr(result, name) for name in ("score", "floor", "ceiling", "reference", "equals_floor")},
         "gap": result.optimum_gap.mean if result.optimum_gap else None,
         "gap_low": result.optimum_gap.low if result.optimum_gap else None,
@@ -232,7 +237,8 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: task, model, family, group, metric, unit, direction, margin; n_trials, n (finished), mean, low, high (over seeds
     and test sequences, within the bounds of the metric), seed_half, sequence_half (their two parts), n_sequences (of the test
-    split), values (of the seeds, as text), solved (how many, NaN where the task does not say what that means), improving
+    split), validation (mean over seeds), values (of the test, as text),
+    solved (how many, NaN where the task does not say what that means), improving
     (fits that were still improving), floor, ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
     peak_memory_increment_mb (medians); failed (how many), failures ("2 of 3 failed: diverged"), skipped, missing, stale;
     at_floor (finished trials of a model that is no floor itself whose metric is the floor's: nothing was learned); seeds
@@ -307,6 +313,7 @@ SUMMARY = [
         "solved",
         "improving",
     ),
+    "validation",
     *(
         "floor",
         "ceiling",
@@ -333,7 +340,7 @@ def _summary(cell: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: cell[0][name] for name in SUMMARY[:8]},
         **{"n_trials": len(cell), "n": len(ok), **_measured(ok)},
         # The floor, a constant fitted to the training split, can move a little from seed to seed.
-        **{name: _over(fmean, ok, name) for name in ("floor", "ceiling", "reference", "score")},
+        **{name: _over(fmean, ok, name) for name in ("validation", "floor", "ceiling", "reference", "score")},
         **{
             name: _over(median, ok, name)
             for name in ("parameters", "weight_bytes", "state_bytes", "seconds_train", "peak_memory_increment_mb")

@@ -1,7 +1,7 @@
 """The terms of a metric, one pair per test sequence, as every trial keeps them beside its result.
 
-A metric is a ratio of two sums over the test sequences. With the terms of both sums two models can be compared sequence by
-sequence, and an interval can say what another draw of test sequences would have changed.
+A metric is a ratio of two sums over the test sequences, or a statistic of their scores and classes. With the terms of both two
+models can be compared sequence by sequence, and an interval can say what another draw of test sequences would have changed.
 
 What they are turned into is the standard error over test sequences: the standard deviation of the terms over √N where the
 metric is a mean of independent sequences, else the bootstrap over sequences (Efron 1979, doi:10.1214/aos/1176344552), which
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.metrics import Parts
+from benchmarks.metrics import Parts, Statistic
 from benchmarks.seeding import numpy_generator
 
 N_RESAMPLES = 1_000
@@ -38,36 +38,43 @@ AT_ONCE = 20_000_000
 @dataclass(frozen=True, eq=False)
 class Terms:
     """over, under: (N,), what each test sequence adds above and below the line. link: from the ratio to the metric, as in
-    `benchmarks.metrics.Metric`. block: how many neighbouring sequences are drawn together, 1 where they are independent."""
+    `benchmarks.metrics.Metric`. block: how many neighbouring sequences are drawn together, 1 where they are independent.
+    statistic: instead of the ratio, for a metric that is none."""
 
     over: np.ndarray
     under: np.ndarray
     link: Callable[[float], float] = float
     block: int = 1
+    statistic: Statistic | None = None
 
     def __len__(self) -> int:
         return len(self.over)
 
     def scaled(self, factor: float) -> Terms:
         """Of the metric times ``factor``: its terms where the metric is a mean, else its link is scaled."""
-        if self.link is float:
+        if self.link is float and self.statistic is None:
             return replace(self, over=self.over * factor)
         return replace(self, link=lambda ratio: factor * self.link(ratio))
 
     @property
     def is_mean(self) -> bool:
         """Whether the metric is the plain mean of independent sequences."""
-        return self.link is float and self.block == 1 and bool((self.under == self.under[0]).all())
+        is_ratio = self.link is float and self.statistic is None
+        return is_ratio and self.block == 1 and bool((self.under == self.under[0]).all())
 
     @cached_property
     def resampled(self) -> np.ndarray:
         """(N_RESAMPLES,): the metric on each resample. Trials with equally many test sequences share the draws, so that the
         difference of two of them is paired."""
-        pieces = [(counts @ self.over, counts @ self.under) for counts in _draws(len(self), self.block)]  # (r,) each
-        over, under = (np.concatenate(sums) for sums in zip(*pieces, strict=True))  # (R,)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = over / under  # (R,); 0 / 0 where no drawn sequence has anything to score
-        return np.array([self.link(float(ratio)) if np.isfinite(ratio) else np.nan for ratio in ratios])
+        values = np.concatenate([self._values(counts) for counts in _draws(len(self), self.block)])  # (R,)
+        return np.array([self.link(float(value)) if np.isfinite(value) else np.nan for value in values])
+
+    def _values(self, counts: np.ndarray) -> np.ndarray:
+        """(r, N) → (r,): the metric before its link, where each sequence occurs so often."""
+        if self.statistic is not None:
+            return self.statistic(counts, self.over, self.under)
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where no drawn sequence has anything to score
+            return np.asarray((counts @ self.over) / (counts @ self.under))
 
 
 def _draws(n: int, block: int) -> Iterator[np.ndarray]:
@@ -174,9 +181,15 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     return np.frombuffer(values, dtype).reshape(shape)
 
 
-def read(path: Path, metric: str, link: Callable[[float], float] = float, block: int = 1) -> Terms | None:
-    """The terms that `write` kept of a metric; None where there is no such file, or it has no such metric. The file is one that
-    `check` has passed: that of a result which was read."""
+def read(
+    path: Path,
+    metric: str,
+    link: Callable[[float], float] = float,
+    block: int = 1,
+    statistic: Statistic | None = None,
+) -> Terms | None:
+    """The terms that `write` kept of a metric; None where there is no such file, or it has no such metric. The file is one
+    that `check` has passed: that of a result which was read."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:
@@ -184,4 +197,4 @@ def read(path: Path, metric: str, link: Callable[[float], float] = float, block:
             return None
         n = int(arrays[f"{metric}.n"])
         over, under = (np.broadcast_to(arrays[f"{metric}.{side}"].astype(np.float64), n) for side in Parts._fields)
-    return Terms(over, under, link, block)
+    return Terms(over, under, link, block, statistic)

@@ -155,7 +155,8 @@ class MarkovNextInput(MarkovPredictor):
         return _as_inputs(answers, inputs), state
 
     def fit(self, train: SequenceBatch, validation: SequenceBatch, generator: torch.Generator) -> None:
-        """EM on the inputs; validation chooses among the restarts."""
+        """EM on the inputs and, behind them, the last target; validation chooses among the restarts."""
+        train, validation = with_last_target(train), with_last_target(validation)
         if self.hmm.is_real:
             train, validation = (replace(part, inputs=outputs.as_frames(part.inputs)) for part in (train, validation))
         self.fit_one(train, validation, generator)
@@ -188,6 +189,20 @@ class MarkovForecaster(MarkovPredictor):
         if int(train.lengths.max()) < 2:
             raise ValueError("a forecasting HMM learns from differences; give windows of two steps or more")
         self.fit_one(_differenced(train), _differenced(validation), generator)
+
+
+def with_last_target(batch: SequenceBatch) -> SequenceBatch:
+    """The sequences of what is next, one step longer: what follows the last input is the last target, if it is scored.
+
+    Without it EM would never see the symbol that ends a sequence. Only inputs and lengths are of use.
+    """
+    inputs = torch.cat([batch.inputs, torch.zeros_like(batch.inputs[:, :1])], 1)  # (B, T + 1) or (B, T + 1, C)
+    rows = torch.arange(len(batch))
+    last = batch.lengths - 1  # (B,)
+    is_known = batch.scored[rows, last]  # (B,)
+    following = batch.targets[rows, last].to(inputs.dtype)  # (B,) or (B, C)
+    inputs[rows[is_known], batch.lengths[is_known]] = following[is_known]
+    return replace(batch, inputs=inputs, lengths=batch.lengths + is_known.long())
 
 
 def _as_inputs(answers: Tensor, inputs: Tensor) -> Tensor:

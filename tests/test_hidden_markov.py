@@ -1,6 +1,7 @@
 """Hidden Markov predictors against hmmlearn, closed forms and simulation, and under the contract."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -533,3 +534,22 @@ def test_what_an_hmm_cannot_do_is_refused_with_a_reason(inputs, target):
 def test_a_configuration_that_makes_no_sense_is_refused(field):
     with pytest.raises(ValueError, match="must be"):
         replace(CONFIG, **field)
+
+
+def test_the_last_symbol_of_a_sequence_is_learned_though_it_is_never_an_input() -> None:
+    """Words of a and b that end in a mark: at each step it comes with probability 0.3, which is the Bayes optimum."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = (torch.rand(400, generator=generator).clamp(min=1e-6).log() / math.log(0.7)).long() + 1
+    longest = int(lengths.max())
+    inputs = torch.randint(1, 3, (400, longest), generator=generator)
+    valid = torch.arange(longest) < lengths[:, None]
+    targets = torch.cat([inputs[:, 1:], torch.zeros(400, 1, dtype=torch.int64)], 1)
+    targets[torch.arange(400), lengths - 1] = 3
+    batch = SequenceBatch(inputs * valid, targets * valid, lengths, valid)
+    model = registry.build(ENTRY, TokenInput(4), Classes(4, future=True), True, ENTRY.config, seed=0)
+    model.fit(batch, batch, torch.Generator().manual_seed(0))
+    outputs, _ = model(batch.inputs, None, batch.lengths)
+    nats = float(Classes(4).loss(outputs, batch))
+    ends = 400 / int(valid.sum())
+    optimum = -(ends * math.log(ends) + (1 - ends) * math.log((1 - ends) / 2))
+    assert nats < optimum + 0.03

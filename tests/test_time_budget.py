@@ -66,6 +66,15 @@ def test_a_procedure_that_takes_too_long_is_stopped_though_it_catches_every_erro
 
 
 def test_a_model_that_fits_itself_times_out(tmp_path):
-    experiment = prepare("hidden_source", "hmm", 0, None, "cpu", {}, {}, {"seconds": 0.01}, str(tmp_path))
+    experiment = prepare(
+        "hidden_source", "hmm", 0, None, "cpu", {}, {}, {"seconds": 0.005, "max_seconds": 0.01}, str(tmp_path)
+    )
     with pytest.raises(FitTimeout):
         experiment.fit()
+
+
+def test_a_model_that_fits_itself_is_stopped_at_the_cap_and_not_at_the_time_of_a_fit_by_gradient(tmp_path):
+    fit = {"seconds": 0.005, "max_seconds": 60.0}
+    experiment = prepare("hidden_source", "hmm", 0, None, "cpu", {}, {}, fit, str(tmp_path))
+    experiment.fit()
+    assert experiment.seconds["train"] > 0.005

@@ -316,10 +316,13 @@ def test_one_long_sequence_is_cut_in_time_into_windows_that_cover_it_once(tmp_pa
     recording = recorded(long_table(1, 1000).drop(columns="id"), tmp_path, target="kind", time="t")
     made = ready(recording)
     covered = np.concatenate(
-        [np.arange(s, s + n) for s, n in zip(made.windows.start, made.windows.length, strict=True)]
+        [
+            np.arange(s + lead, s + n)
+            for s, n, lead in zip(made.windows.start, made.windows.length, made.windows.lead, strict=True)
+        ]
     )
-    assert sorted(covered) == list(range(1000)) and made.windows.length.max() <= 128
-    order = [int(part.start.min()) for part in made.choose(0)]
+    assert sorted(covered) == list(range(1000)) and (made.windows.length - made.windows.lead).max() <= 128
+    order = [int((part.start + part.lead).min()) for part in made.choose(0)]
     assert order == [0, 600, 800]
 
 

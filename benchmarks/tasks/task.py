@@ -99,7 +99,7 @@ class Task(ABC):
         """Train and validation drawn by ``seed_for("data", name, seed)``, test by ``seed_for("test", name)``."""
 
     def check_installed(self) -> None:
-        """Raises InvalidParameter, saying what to install, where an optional package that the task needs is missing."""
+        """Raises InvalidParameter, saying what to do, where an optional package is missing or a user's file cannot be used."""
         return  # most need none
 
     def ceiling(self) -> float | None:

@@ -9,14 +9,18 @@ from typing import ClassVar, Literal, get_args
 
 from benchmarks.metrics import Metric, absolute_error, accuracy, cross_entropy, squared_error
 from benchmarks.parameters import InvalidParameter
+from benchmarks.sequence_metrics import average_precision, balanced_accuracy
 from benchmarks.tasks.task import Splits, Task
 from benchmarks.your_data.kinds import Kind, question
-from benchmarks.your_data.parts import parts
+from benchmarks.your_data.parts import TEST, parts
 from benchmarks.your_data.prepared import Prepared
 from benchmarks.your_data.reading import Roles, Source, locate, read
 from benchmarks.your_data.recording import BadInput, Recording
 from benchmarks.your_data.sequences import prepare
 from models.sequences import Classes, InputSpec, Real, TargetSpec, TokenInput
+
+UNBALANCED = 0.7
+"""The share of one class beyond which accuracy says little."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,29 @@ class YourData(Task):
         B              0    .90   brass      .40         the time since the row before
         target         ·      ·       ·      .40         at each scored step, standardised over all but the test split
 
-    Floor: the best constant of the training split. Ceiling: unknown. Reference: none. What depends on the seed is which
-    sequences validate; where time is cut, or the file says so, they are given.
+    Metrics: accuracy; where one class makes up more than 70 %, average precision of the rarer of two, which judges how
+    sequences are ranked, or balanced accuracy. Floor: the best constant of the training split. Ceiling: unknown. Reference:
+    none. What depends on the seed is which sequences validate; where time is cut, or the file says so, they are given.
 
     file: the path of a file, or of a folder that holds *_TRAIN.ts and *_TEST.ts. sha256: of its contents, which are refused
-    if they are others. target, sequence_id, group, time, split, ignore: columns, see `benchmarks.your_data.reading.Roles`.
-    kind: what is asked. horizon: steps to forecast. causal: predictions are due as the sequence arrives.
+    if they are others; "": of the contents that it has now. target_column, sequence_id, group_column, time, split, ignore,
+    missing, wide, channels_first, across_gaps, end: how it is read, see `benchmarks.your_data.reading.Roles`. kind: what is
+    asked. horizon: steps to forecast. causal: predictions are due as the sequence arrives.
     """
 
     file: str = ""
     sha256: str = ""
     target_column: str | None = None
-    sequence_id: str | None = None
+    sequence_id: str | tuple[str, ...] | None = None
     group_column: str | None = None
     time: str | None = None
     split: str | None = None
     ignore: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    wide: bool = False
+    channels_first: bool = False
+    across_gaps: bool = False
+    end: bool = False
     kind: Kind = "classification"
     horizon: int | None = None
     causal: bool = False  # type: ignore[misc]
@@ -56,12 +67,18 @@ class YourData(Task):
     source: ClassVar[str] = "your own"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ignore", tuple(self.ignore))  # from JSON it comes as a list, which has no hash
-        texts = (self.target_column, self.sequence_id, self.group_column, self.time, self.split, *self.ignore)
+        for name in ("ignore", "missing", "sequence_id"):  # from JSON they come as lists, which have no hash
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        keys = self.sequence_id if isinstance(self.sequence_id, tuple) else (self.sequence_id,)
+        texts = (self.target_column, *keys, self.group_column, self.time, self.split, *self.ignore, *self.missing)
         if not self.file or not isinstance(self.file, str) or not isinstance(self.sha256, str):
             raise InvalidParameter("your_data: file must be the path of a file; `rnnbench compare` sets it")
         if not all(text is None or isinstance(text, str) for text in texts):
             raise InvalidParameter(f"your_data: columns are named by text, got {texts!r}")
+        for name in ("wide", "channels_first", "across_gaps", "end"):
+            if type(getattr(self, name)) is not bool:
+                raise InvalidParameter(f"your_data: {name} must be true or false, got {getattr(self, name)!r}")
         if self.kind not in get_args(Kind):
             raise InvalidParameter(f"your_data: kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.horizon is not None and (type(self.horizon) is not int or self.horizon < 1):
@@ -70,10 +87,32 @@ class YourData(Task):
             raise InvalidParameter(
                 f"your_data: causal must be true or false, and true for next_symbol, got {self.causal!r}"
             )
+        if self.end and self.kind != "next_symbol":
+            raise InvalidParameter(f"your_data: end is for next_symbol, not for {self.kind}")
+        if not self.sha256:  # a trial is about these contents, wherever it runs
+            source = locate(self.file)
+            object.__setattr__(self, "file", str(source.path))
+            object.__setattr__(self, "sha256", source.digest())
+
+    def check_installed(self) -> None:
+        """Reads the file, so that what cannot be used as asked is refused before anything runs. Raises BadInput."""
+        self.prepared.counts()
 
     @property
     def roles(self) -> Roles:
-        return Roles(self.target_column, self.sequence_id, self.group_column, self.time, self.split, self.ignore)
+        return Roles(
+            target=self.target_column,
+            sequence_id=self.sequence_id,
+            group=self.group_column,
+            time=self.time,
+            split=self.split,
+            ignore=self.ignore,
+            missing=self.missing,
+            wide=self.wide,
+            channels_first=self.channels_first,
+            across_gaps=self.across_gaps,
+            end=self.end,
+        )
 
     @property
     def prepared(self) -> Prepared:
@@ -99,7 +138,10 @@ class YourData(Task):
         if self.kind == "next_symbol":
             return (cross_entropy, accuracy)
         if self.kind in ("classification", "tagging"):
-            return (accuracy, cross_entropy)
+            try:
+                return (*_for_unbalanced(self.prepared), accuracy, cross_entropy)
+            except BadInput:  # a report names the metrics of results whose file is gone
+                return (accuracy, cross_entropy)
         try:
             scale = self.prepared.answers.scale
         except BadInput:  # a report names the metrics of results whose file is gone
@@ -158,4 +200,17 @@ def _prepared(task: YourData) -> Prepared:
         raise BadInput(f"{source.name}: the file is not what it was; run `rnnbench compare` again")
     recording = recorded(source, task.sha256, task.roles)
     asked = question(recording, task.kind, task.horizon)
-    return prepare(recording, asked, parts(recording, asked))
+    if task.end and recording.sequence is None:
+        raise recording.bad("--end needs several sequences; name the column that tells them apart with --sequence-id")
+    return prepare(recording, asked, parts(recording, asked), across_gaps=task.across_gaps, end=task.end)
+
+
+def _for_unbalanced(prepared: Prepared) -> tuple[Metric, ...]:
+    """The primary metric where a constant answer is mostly right; empty where it is not."""
+    classes = prepared.answers.classes
+    if classes is None or prepared.majority <= UNBALANCED:
+        return ()
+    if len(classes) == 2 and not prepared.is_per_step:
+        positive = int(prepared.class_counts(prepared.windows.part != TEST).argmin())
+        return (average_precision(positive, classes[positive]),)
+    return (balanced_accuracy(prepared.class_counts(prepared.windows.part == TEST).tolist()),)

@@ -8,13 +8,14 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, bad, one_line
+from benchmarks.your_data.recording import Recording, bad, one_line, sequence_numbers
 from models.sequences import Scope
 
 Kind = Literal["classification", "tagging", "regression", "forecasting", "next_symbol"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
+SEQUENCE_TO_SEQUENCE = ("sequence_to_sequence", "seq2seq", "translation", "transduction", "transcription")
+"""What users call the kind of question that is not supported."""
 FEW_VALUES = 20
 """Different whole numbers up to which they are taken for classes."""
 MOST_CLASSES = 500
@@ -48,6 +49,12 @@ class Question:
 
 def question(recording: Recording, kind: str = "auto", horizon: int | None = None) -> Question:
     """Raises BadInput where the target cannot answer what is asked."""
+    if kind.replace("-", "_").lower() in SEQUENCE_TO_SEQUENCE:
+        raise bad(
+            recording.file,
+            "sequence to sequence (an answer of its own length) is not supported; a class or a number per step, "
+            "--kind tagging or regression, is",
+        )
     if kind not in ("auto", *KINDS):
         raise bad(recording.file, f"--kind {one_line(kind)!r} is unknown; known are auto, {', '.join(KINDS)}")
     if horizon is not None and horizon < 1:
@@ -85,10 +92,19 @@ def _chosen(recording: Recording, values: pd.Series, kind: str, horizon: int | N
         return "forecasting", "--horizon was given"
     inputs = recording.inputs
     is_class, holds = _looks_like_classes(values)
+    if _is_series(recording, values, bool(inputs)):
+        return "forecasting", (
+            f"the rows are one series in the order of {one_line(str(recording.time))!r}, and {target} holds numbers"
+            + (
+                " (to predict each from the other columns of its row, give --kind regression or tagging)"
+                if inputs
+                else ""
+            )
+        )
     if is_class and not inputs:
-        return "next_symbol", f"{target} holds {holds}, and no other column could tell it"
+        return "next_symbol", f"{target} holds {holds}, and there is no other column to predict it from"
     if not is_class and not inputs:
-        return "forecasting", f"{target} holds {holds}, and no other column could tell it"
+        return "forecasting", f"{target} holds {holds}, and there is no other column to predict it from"
     changes = _first_change(recording, values) is not None
     within = "changes within sequences" if changes else "is constant within each sequence"
     if recording.sequence is None:
@@ -96,6 +112,12 @@ def _chosen(recording: Recording, values: pd.Series, kind: str, horizon: int | N
     if is_class:
         return "tagging" if changes else "classification", f"{target} holds {holds} and {within}"
     return "regression", f"{target} holds {holds} and {within}; to forecast it, give --horizon"
+
+
+def _is_series(recording: Recording, values: pd.Series, has_inputs: bool) -> bool:
+    """Whether the table is one series of numbers in order of time; two values beside other columns are a state."""
+    is_one = recording.sequence is None and recording.time is not None
+    return is_one and pd.api.types.is_numeric_dtype(values) and (values.nunique() > 2 or not has_inputs)
 
 
 def _looks_like_classes(values: pd.Series) -> tuple[bool, str]:
@@ -141,6 +163,23 @@ def _require_classes(recording: Recording, values: pd.Series, kind: str) -> None
     if pd.api.types.is_datetime64_any_dtype(values):
         raise recording.bad("the target holds dates, which are neither classes nor numbers", recording.target)
     n = values.nunique()
+    if kind == "classification" and _are_phrases(recording, values, n):
+        raise recording.bad(
+            "the target is a text of several words per sequence: sequence to sequence is not supported; name a column of "
+            "classes or of numbers",
+            recording.target,
+        )
     if n > MOST_CLASSES and kind != "next_symbol":
         hint = "; use --kind regression" if pd.api.types.is_numeric_dtype(values) else ""
-        raise recording.bad(f"{n:,} classes; at most {MOST_CLASSES} can be told apart{hint}", recording.target)
+        raise recording.bad(
+            f"{kind} with {n:,} classes is not supported: at most {MOST_CLASSES} are{hint}", recording.target
+        )
+
+
+def _are_phrases(recording: Recording, values: pd.Series, n: int) -> bool:
+    """Whether the target is text with blanks in it, and mostly another one for each sequence."""
+    if pd.api.types.is_numeric_dtype(values):
+        return False
+    n_sequences = int(sequence_numbers(recording.frame, recording.sequence)[-1]) + 1
+    texts = pd.Series(values.dropna().unique().astype(str))
+    return n > max(n_sequences / 2, FEW_VALUES) and bool(texts.str.strip().str.contains(r"\s").mean() > 0.5)

@@ -22,7 +22,8 @@ PRESENT = 0.5
 
 
 def in_order(recording: Recording, keys: tuple[str, ...] = ()) -> Recording:
-    """Sequences one after another as they first appear, each in order of time. keys: the columns of ``--sequence-id``.
+    """Sequences one after another in order of their ids, so that the order of the file says nothing, each in order of
+    time. keys: the columns of ``--sequence-id``.
 
     Raises BadInput for an unreadable time, and where the times of a sequence show that it is several.
     """
@@ -32,12 +33,24 @@ def in_order(recording: Recording, keys: tuple[str, ...] = ()) -> Recording:
         recording = _with_clock(_without_copies(made), recording.time)
     elif recording.counted == "row":
         recording = _with_recognised_time(recording)
-    number = sequence_numbers(recording.frame, recording.sequence)
+    number = _ranks(recording)
     times = [] if recording.time is None else [recording.frame[recording.time].to_numpy()]
     order = np.lexsort([*times, number])
     if recording.time is not None:
         recording = _with_repeated_times(recording, number, order, keys)
     return _reordered(recording, order)
+
+
+def _ranks(recording: Recording) -> np.ndarray:
+    """(N,) int64: the place of each row's sequence among the sorted ids; all 0 where no column names them."""
+    number = sequence_numbers(recording.frame, recording.sequence)
+    if recording.sequence is None:
+        return number
+    ids = recording.frame[recording.sequence].iloc[np.unique(number, return_index=True)[1]]
+    names = ids.astype(str).to_numpy(dtype=object)
+    # Short ones first, so that 9 comes before 10.
+    order = np.lexsort([pd.factorize(names, sort=True)[0], [len(name) for name in names]])
+    return np.argsort(order)[number]
 
 
 def times_of(recording: Recording, column: str) -> pd.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -30,13 +30,15 @@ class Steps:
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of rows. start, length, part, group, stratum: (P,) each; a forecast is of the rows after its window."""
+    """Stretches of rows. start, length, part, group, stratum, lead: (P,) each; a forecast is of the rows after its window. The
+    first ``lead`` steps are read for the state that they leave, and not scored."""
 
     start: np.ndarray
     length: np.ndarray
     part: np.ndarray
     group: np.ndarray
     stratum: np.ndarray
+    lead: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start)
@@ -56,7 +58,8 @@ class Windows:
 @dataclass(frozen=True)
 class Answers:
     """What is due. classes: their names, or None where numbers are due. values: (N,) int64 classes, -1 where unknown, or
-    float64 numbers, NaN where unknown. mean, scale: numbers are learned as (value - mean) / scale."""
+    float64 numbers, NaN where unknown; of the next symbol, the one after the row. mean, scale: numbers are learned as
+    (value - mean) / scale."""
 
     values: np.ndarray
     classes: tuple[str, ...] | None = None
@@ -90,13 +93,27 @@ class Prepared:
         return tuple(len(part) for part in self.choose(0))  # type: ignore[return-value]
 
     def choose(self, seed: int) -> tuple[Windows, Windows, Windows]:
-        """Those of the three splits; validation is drawn by the seed where it is not fixed."""
+        """Those of the three splits; validation is drawn by the seed where it is not fixed.
+
+        In training every step that is read is scored: what one window reads first is learned from there too. Of symbols each
+        is read once, because counts of them must not grow by reading twice.
+        """
+        train, validation, test = self._members(seed)
+        if self.question.kind == "next_symbol":
+            train = replace(train, start=train.start + train.lead, length=train.length - train.lead)
+        return replace(train, lead=np.zeros_like(train.lead)), validation, test
+
+    def _members(self, seed: int) -> tuple[Windows, Windows, Windows]:
         parts = self.windows.part
         is_validation = parts == VALIDATION
         open_to = np.flatnonzero(parts == DEVELOPMENT)
         if len(open_to):
             _, first, where = np.unique(self.windows.group[open_to], return_index=True, return_inverse=True)
-            held = drawn(self.windows.stratum[open_to][first], SHARE, numpy_generator("data", "your_data", seed))
+            members = self.windows.select(open_to)
+            counted = members.length - members.lead if self.is_per_step else np.ones(len(members))
+            held = drawn(
+                members.stratum[first], np.bincount(where, counted), SHARE, numpy_generator("data", "your_data", seed)
+            )
             is_validation = is_validation.copy()
             is_validation[open_to[held[where]]] = True
         validation = self.windows.select(is_validation).bounded(
@@ -136,14 +153,49 @@ class Prepared:
             horizon = self.question.horizon or 1
             ahead = values[last[:, None] + np.arange(1, horizon + 1)] - values[last, None]  # (B, horizon)
             return ((ahead / self.answers.scale)[:, None] * is_last[..., None]).astype(np.float32), is_last
-        if self.question.kind == "next_symbol":
-            following = values[np.minimum(rows + 1, len(values) - 1)]
-            return np.where(valid, following, 0), valid
         due = values[rows]  # (B, T)
-        scored = is_last if self.question.scope == "sequence" else valid
+        scored = is_last if self.question.scope == "sequence" else valid & ~self._leads(windows, valid)
         if self.answers.classes is not None:
-            scored = scored & (due >= 0)
-            return np.where(scored, due, 0), scored
+            known = valid & (due >= 0)
+            return np.where(known, due, 0), scored & known
         scored = scored & np.isfinite(due)
         standard = (due - self.answers.mean) / self.answers.scale
         return np.where(scored, standard, 0)[..., None].astype(np.float32), scored
+
+    def _leads(self, windows: Windows, valid: np.ndarray) -> np.ndarray:
+        """(B, T) bool: the steps that are read and not scored."""
+        return np.arange(valid.shape[1]) < windows.lead[:, None]
+
+    def shares(self) -> tuple[float, float, float]:
+        """Of what the three splits hold together: sequences, windows, or steps where each step is scored."""
+        held = [
+            float((part.length - part.lead).sum()) if self.is_per_step else float(len(part))
+            for part in self._members(0)
+        ]
+        return tuple(each / sum(held) for each in held)  # type: ignore[return-value]
+
+    @property
+    def is_per_step(self) -> bool:
+        return self.question.scope == "step"
+
+    @property
+    def majority(self) -> float:
+        """The share of the most frequent class outside the test split; 0 where numbers are due."""
+        counts = self.class_counts(self.windows.part != TEST)
+        return float(counts.max() / counts.sum()) if self.answers.classes is not None and counts.sum() else 0.0
+
+    def class_counts(self, chosen: np.ndarray) -> np.ndarray:
+        """(P,) bool → (K,): how often each class is due in the chosen windows."""
+        if self.answers.classes is None:
+            return np.zeros(0, dtype=np.int64)
+        windows = self.windows.select(chosen)
+        last = windows.start + windows.length
+        first = windows.start + windows.lead if self.is_per_step else last - 1
+        due = np.zeros(len(self.answers.values) + 1, dtype=np.int64)
+        np.add.at(due, first, 1)
+        np.add.at(due, last, -1)
+        times = np.cumsum(due[:-1])  # how many windows score each row
+        known = self.answers.values >= 0
+        return np.bincount(
+            self.answers.values[known], weights=times[known], minlength=len(self.answers.classes)
+        ).astype(int)

@@ -122,7 +122,8 @@ def _with_roles(recording: Recording, roles: Roles) -> Recording:
     made = replace(
         recording,
         target=roles.target or recording.target,
-        sequence=roles.keys[0] if roles.keys else recording.sequence,
+        # Where a group is named and no sequence, its rows are one.
+        sequence=roles.keys[0] if roles.keys else recording.sequence or (None if roles.wide else roles.group),
         group=roles.group or recording.group,
         time=roles.time or recording.time,
         split=roles.split or recording.split,

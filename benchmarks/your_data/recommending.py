@@ -1,4 +1,7 @@
-"""What to do with one's own data after a comparison: which model, how sure that is, and within which limits."""
+"""What to do with one's own data after a comparison: which model, how sure that is, and within which limits.
+
+The model is chosen on validation and reported on test: the best of many test values is better than any of these models is.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from typing import Any
 
 from benchmarks.records import Status
 from benchmarks.report_sections import Study
-from benchmarks.tables import RISING, number, rising
+from benchmarks.tables import RISING, finished, number, rising, usable
 from benchmarks.tasks import registry as tasks
 from benchmarks.tasks.your_data import YourData
-from benchmarks.verdicts import State
+from benchmarks.verdicts import SURE, Estimate, Scores, difference
 from benchmarks.your_data.recording import BadInput
 from models import registry as models
 from models.contract import Fit
@@ -28,34 +31,57 @@ def recommendation(study: Study) -> list[str]:
         return [
             "Recommendation: none. No model has finished with every seed; give more --minutes, or see what failed below."
         ]
-    sign = -1 if whole[0]["direction"] == "lower" else 1
-    leader = max(whole, key=lambda cell: sign * cell["mean"])
-    if sign * (leader["mean"] - leader["floor"]) <= 0 or _reaches(leader, leader["floor"]):
+    chosen = best_on_validation(whole)
+    if not beats_constant(study, chosen):
         return [
-            f"Recommendation: none of these models. The best of them, {leader['model']}, has {_value(leader)} and "
-            f"{_constant(study)} {number(leader['floor'])}: it does not significantly beat a constant prediction. "
-            "More rows, more --minutes or more informative columns may change that.",
+            f"Recommendation: none of these models. The best of them on validation, {chosen['model']}, has "
+            f"{_value(study, chosen)} on test and {_constant(study)} {number(chosen['floor'])}: it does not significantly beat "
+            "a constant prediction. More rows, more --minutes or more informative columns may change that.",
             *_limits(study),
         ]
     return [
-        f"Recommendation: {leader['model']}{rising(leader)}. {_value(leader)} on the test split, where "
-        f"{_rival(study, leader, whole)}{_constant(study)} has {number(leader['floor'])}.",
-        _how_sure(leader, whole),
+        f"Recommendation: {chosen['model']}{rising(chosen)}, the best on validation. {_value(study, chosen)} on the test "
+        f"split, where {_rival(study, chosen, whole)}{_constant(study)} has {number(chosen['floor'])}.",
+        _how_sure(study, chosen, whole),
         *_limits(study),
     ]
 
 
-def _rival(study: Study, leader: Cell, whole: Sequence[Cell]) -> str:
-    """The best of the models that need no training by gradient, or, if that is the leader, the best network."""
+def best_on_validation(cells: Sequence[Cell]) -> Cell:
+    """The model whose mean over seeds of the primary metric on validation is best, the smaller one of equals."""
+    sign = -1 if cells[0]["direction"] == "lower" else 1
+    return max(cells, key=lambda cell: (sign * cell["validation"], -cell["parameters"]))
+
+
+def beats_constant(study: Study, cell: Cell) -> bool:
+    """Whether the test interval of a model, over seeds and test sequences, lies beyond the constant prediction.
+
+    Where the constant is among the models of the study it must also lose in the paired comparison.
+    """
+    sign = -1 if cell["direction"] == "lower" else 1
+    bound = cell["high"] if cell["direction"] == "lower" else cell["low"]
+    if not sign * (cell["mean"] - cell["floor"]) > 0 or (bound == bound and sign * (bound - cell["floor"]) <= 0):
+        return False
+    floors = set(study.frame[study.frame["family"] == "floor"]["model"])
+    rivals = [scores for (_, model), scores in finished(study.frame).items() if model in floors and scores.values]
+    to_floor = [difference(_scores(study, cell), floor) for floor in rivals]
+    return all(sign * each.mean > 0 and (each.n < 2 or each.is_significant) for each in to_floor if each.n)
+
+
+def _scores(study: Study, cell: Cell) -> Scores:
+    return finished(study.frame)[cell["task"], cell["model"]]
+
+
+def _rival(study: Study, chosen: Cell, whole: Sequence[Cell]) -> str:
+    """On validation the best of the models that need no training by gradient, or, if that is chosen, the best network."""
     fits = {
         label: models.entry(name).fit for label, name in study.frame[["model", "model_name"]].itertuples(index=False)
     }
-    is_simple = fits[leader["model"]] is Fit.OWN
+    is_simple = fits[chosen["model"]] is Fit.OWN
     rivals = [cell for cell in whole if (fits[cell["model"]] is Fit.OWN) != is_simple]
     if not rivals:
         return ""
-    sign = -1 if leader["direction"] == "lower" else 1
-    best = max(rivals, key=lambda cell: sign * cell["mean"])
+    best = best_on_validation(rivals)
     kind = "the best network" if is_simple else "the best simple model"
     return f"{kind}, {best['model']}{rising(best)}, has {number(best['mean'])} and "
 
@@ -66,42 +92,78 @@ def _constant(study: Study) -> str:
     return "always giving the same change from the last value" if is_forecast else "always giving the same answer"
 
 
-def _value(cell: Cell) -> str:
+def _value(study: Study, cell: Cell) -> str:
     half = (cell["high"] - cell["low"]) / 2
     spread = "" if math.isnan(half) else f" ± {half:.2g}"
     seeds = f"mean of {cell['n']} seeds" if cell["n"] > 1 else "one seed"
-    return f"{cell['metric']} {number(cell['mean'])}{spread} ({cell['unit']}, {seeds})"
+    return f"{cell['metric']} {number(cell['mean'])}{spread} ({cell['unit']}, {seeds}){_also(study, cell)}"
 
 
-def _reaches(cell: Cell, value: float) -> bool:
-    """Whether the interval over seeds holds ``value``; without an interval nothing is said."""
-    return bool(cell["low"] <= value <= cell["high"])
+def _also(study: Study, cell: Cell) -> str:
+    """The accuracy beside a cross-entropy, which few can picture."""
+    if cell["metric"] != "cross_entropy":
+        return ""
+    own = usable(study.frame)
+    values = [
+        float(accuracy)
+        for accuracy in own[own["model"] == cell["model"]]["accuracy"]
+        if accuracy is not None and accuracy == accuracy
+    ]
+    return f", accuracy {number(math.fsum(values) / len(values))}" if values else ""
 
 
-def _how_sure(leader: Cell, whole: Sequence[Cell]) -> str:
-    if leader["n"] < 2:
+def _how_sure(study: Study, chosen: Cell, whole: Sequence[Cell]) -> str:
+    """How the chosen model compares with the others on test."""
+    if chosen["n"] < 2:
         return "How sure: one seed has no interval, so not at all; run more seeds."
-    of = {state: [cell for cell in whole if cell["state"] == state and cell is not leader] for state in State}
+    sign = -1 if chosen["direction"] == "lower" else 1
+    ours = _scores(study, chosen)
+    lead: dict[str, Estimate] = {}  # by how much the chosen one is better
+    for cell in whole:
+        if cell is not chosen:
+            apart = difference(ours, _scores(study, cell))
+            lead[cell["model"]] = apart._replace(mean=sign * apart.mean)
+    margin = chosen["margin"]
+    equal: list[Cell] = []
+    beaten: list[Cell] = []
+    better: list[Cell] = []
+    undecided: list[Cell] = []
+    for cell in whole:
+        if cell is chosen:
+            continue
+        apart = lead[cell["model"]]
+        if apart.probability_within(margin) >= SURE:
+            equal.append(cell)
+        elif apart.is_significant and abs(apart.mean) > margin:
+            (beaten if apart.mean > 0 else better).append(cell)
+        else:
+            undecided.append(cell)
     parts = []
-    if of[State.BEST]:
-        equal = [leader, *of[State.BEST]]
-        parts.append(f"{_named(of[State.BEST])} {_verb(of[State.BEST])} practically equal to it")
-        cheapest = min(equal, key=lambda cell: cell["seconds_train"])
-        smallest = min(equal, key=lambda cell: cell["parameters"])
-        if cheapest is not leader and cheapest["seconds_train"] < 0.5 * leader["seconds_train"]:
-            parts.append(f"of these {cheapest['model']} was fitted in the least time")
-        elif smallest is not leader and smallest["parameters"] < 0.5 * leader["parameters"]:
-            parts.append(f"of these {smallest['model']} has the fewest parameters")
-    if of[State.UNDECIDED]:
-        parts.append(f"it is not decided whether it is better than {_named(of[State.UNDECIDED])}")
-    if of[State.WORSE]:
-        nearest = min(of[State.WORSE], key=lambda cell: abs(cell["to_best"]))
+    if equal:
+        parts.append(f"{_named(equal)} {_verb(equal)} practically equal to it")
+        parts += _cheaper(chosen, equal)
+    if undecided:
+        parts.append(f"it is not decided whether it is better than {_named(undecided)}")
+    if beaten:
+        nearest = min(beaten, key=lambda cell: lead[cell["model"]].mean)
         parts.append(
-            f"it is better than {_named(of[State.WORSE])}, significantly and by more than the margin "
-            f"(than {nearest['model']} by {number(abs(nearest['to_best']))})"
+            f"it is better than {_named(beaten)}, significantly and by more than the margin "
+            f"(than {nearest['model']} by {number(lead[nearest['model']].mean)})"
         )
+    if better:
+        parts.append(f"{_named(better)} {_verb(better)} significantly better than it, though not on validation")
     note = f" {RISING}: fits that were still improving when their time was spent." if any(map(rising, whole)) else ""
-    return f"How sure: {'; '.join(parts) or 'there is no other model to compare it with'}.{note}"
+    return f"How sure: on test, {'; '.join(parts) or 'there is no other model to compare it with'}.{note}"
+
+
+def _cheaper(chosen: Cell, equal: Sequence[Cell]) -> Iterator[str]:
+    """Which model that is practically equal to the chosen one costs less than half."""
+    cheapest = min(equal, key=lambda cell: cell["seconds_train"])
+    smallest = min(equal, key=lambda cell: cell["parameters"])
+    if cheapest["seconds_train"] < 0.5 * chosen["seconds_train"]:
+        yield f"of these {cheapest['model']} was fitted in the least time"
+    elif smallest["parameters"] < 0.5 * chosen["parameters"]:
+        yield f"of these {smallest['model']} has the fewest parameters"
 
 
 def _named(cells: Sequence[Cell]) -> str:
@@ -113,14 +175,13 @@ def _verb(cells: Sequence[Cell]) -> str:
 
 
 def _limits(study: Study) -> Iterator[str]:
-    trial = study.trials[0]
-    seconds = trial.fit.get("seconds")
+    seconds = max((trial.fit.get("seconds") or 0.0 for trial in study.trials), default=0.0)
     size = (
         f"models of about {study.parameter_budget:,} parameters"
         if study.parameter_budget
         else "models of their own size"
     )
-    time = f", each fit given {seconds:g} s" if seconds else ""
+    time = f", each fit by gradient given {seconds:g} s" if seconds else ""
     yield (
         f"Within these limits: {size}{time}, learning rates not tuned, one way of splitting this file. Larger models, more "
         "time or tuning may rank otherwise."
@@ -145,7 +206,7 @@ def _test_size(study: Study) -> Iterator[str]:
         f"The test split holds {n:,} {'windows' if task.prepared.look_back else 'sequences'}, the same for every seed"
         + (
             f": an accuracy of 0.9 is known to ± {1.96 * math.sqrt(0.09 / n):.2g} from so many."
-            if task.kind == "classification"
+            if task.metrics[0].name == "accuracy" and not task.prepared.is_per_step
             else "."
         )
     )

@@ -19,12 +19,15 @@ from benchmarks.tables_to_sequences import Kind as ColumnKind
 from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.parts import DEVELOPMENT, TEST, TRAIN, VALIDATION, Parts
 from benchmarks.your_data.prepared import Answers, Prepared, Steps, Windows
-from benchmarks.your_data.reading import sequence_numbers
-from benchmarks.your_data.recording import Recording, listed
+from benchmarks.your_data.recording import Recording, counted, listed, sequence_numbers
 
 LONGEST = 512
 WINDOWS = (16, 128)
 """Steps of a window: a 32nd of what trains, so that a batch holds different ones, but no fewer and no more than these."""
+LEAD = 128
+"""Steps that a window reads before those it is scored at."""
+GAP = 7.0
+"""A step of more than so many median steps is a gap: a week in a series of days."""
 MOST_STEPS = {False: 440_000, True: 200_000}
 """For training and validation together, and for test."""
 MOST_VALUES = 60_000_000
@@ -33,49 +36,58 @@ MOST_SYMBOLS = 5_000
 LEAST_SEEN = 2
 """A symbol that the development part holds less often is read as another: fewer would not settle its weights."""
 OTHER = "<other>"
+END = "<end>"
+"""After the last symbol of a sequence, where it is asked for."""
 REGULAR = 1.2
 """The longest time between two rows over the shortest, up to which they come regularly: months have 28 to 31 days."""
 LOOK_BACK = (32, 128)
 """Three horizons, but no fewer steps than the first and no more than the second."""
 
 
-def prepare(recording: Recording, question: Question, split: Parts) -> Prepared:
-    """Raises BadInput where too little is left to learn from."""
+def prepare(
+    recording: Recording, question: Question, split: Parts, *, across_gaps: bool = False, end: bool = False
+) -> Prepared:
+    """across_gaps: windows of a forecast may run across gaps in time. end: a sequence of symbols ends with one of its own.
+
+    Raises BadInput where too little is left to learn from.
+    """
     number = sequence_numbers(recording.frame, recording.sequence)
     development = split.rows != TEST
     remarks: tuple[str, ...] = ()
     if question.kind == "next_symbol":
-        steps = _symbols(recording.frame[recording.target], development)
-        answers = Answers(steps.values, steps.symbols)
+        steps = _symbols(recording.frame[recording.target], development, END if end else None)
+        answers = Answers(_following(steps, number), steps.symbols)
         if recording.inputs:
             remarks = (
-                f"left out, because the next symbol is told from those before it alone: {listed(recording.inputs)}",
+                f"left out, because the next symbol is predicted from those before it alone: {listed(recording.inputs)}",
             )
     else:
         answers = _answers(recording, question, number, development)
         steps, remarks = _steps(recording, question, development)
-    made = Prepared(question, steps, answers, _no_windows(), split.told, (*recording.remarks, *remarks))
+    made = Prepared(question, steps, answers, _no_windows(), split.told, (*recording.remarks, *split.remarks, *remarks))
     if question.kind == "forecasting":
-        made = _forecasts(made, recording, number, split)
+        made = _forecasts(made, recording, number, split, across_gaps)
     elif question.scope == "sequence":
         made = _whole(made, recording, number, split)
     else:
-        made = _cut(made, number, split)
+        made = _cut(made, recording, number, split, end)
     return _bounded(_require_parts(made, recording))
 
 
 def _answers(recording: Recording, question: Question, number: np.ndarray, development: np.ndarray) -> Answers:
     values = recording.frame[recording.target]
     if question.kind in ("classification", "tagging"):
-        codes, names = pd.factorize(values, sort=True)
+        # As texts they are sorted, as categories they would stand as they first appear in the file.
+        is_text = isinstance(values.dtype, pd.CategoricalDtype)
+        codes, names = pd.factorize(values.astype(object) if is_text else values, sort=True)
         if question.scope == "sequence":
-            codes = _spread(recording, values, number, codes, codes >= 0)
+            codes = _spread(number, codes, codes >= 0)
         return Answers(codes.astype(np.int64), tuple(_text(name) for name in names))
     numbers = values.to_numpy(dtype=float, na_value=np.nan)
     if question.kind == "forecasting":
         return Answers(numbers)
     if question.scope == "sequence":
-        numbers = _spread(recording, values, number, numbers, np.isfinite(numbers))
+        numbers = _spread(number, numbers, np.isfinite(numbers))
     known = numbers[development & np.isfinite(numbers)]
     if not len(known) or known.min() == known.max():
         raise recording.bad(
@@ -84,17 +96,10 @@ def _answers(recording: Recording, question: Question, number: np.ndarray, devel
     return Answers(numbers, None, float(known.mean()), float(known.std()))
 
 
-def _spread(
-    recording: Recording, values: pd.Series, number: np.ndarray, answers: np.ndarray, known: np.ndarray
-) -> np.ndarray:
-    """The one answer of each sequence at all of its rows. Raises BadInput where a sequence has none."""
-    found = np.zeros(number[-1] + 1, dtype=answers.dtype)
+def _spread(number: np.ndarray, answers: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The one answer of each sequence at all of its rows; where it has none, what ``answers`` holds at its first."""
+    found = answers[np.flatnonzero(np.diff(number, prepend=-1))]
     found[number[known]] = answers[known]
-    has = np.zeros(len(found), dtype=bool)
-    has[number[known]] = True
-    if not has.all():
-        row = int(np.flatnonzero(~has[number])[0])
-        raise recording.bad("the target is missing in every row of this sequence", str(values.name), row)
     return found[number]
 
 
@@ -125,7 +130,10 @@ def _steps(recording: Recording, question: Question, development: np.ndarray) ->
     if constant:
         remarks.append(f"left out, because they do not vary outside the test split: {listed(constant)}")
     if not prepared.channels:
-        raise recording.bad(f"no column is left to tell {recording.target} from")
+        raise recording.bad(
+            f"no column is left to predict {recording.target} from; name the column that orders the rows with --time to "
+            "forecast it from its own past, or give --kind next_symbol to predict each symbol from those before it"
+        )
     missing = sum(int(frame[column].isna().sum()) for column in kinds)
     if missing:
         remarks.append(
@@ -144,15 +152,23 @@ def _is_regular(recording: Recording) -> bool:
     return not len(since) or bool(since.max() <= REGULAR * since.min())
 
 
-def _symbols(values: pd.Series, development: np.ndarray) -> Steps:
-    """Numbered by frequency in the development part; 0 is any other, and a missing one."""
+def _following(steps: Steps, number: np.ndarray) -> np.ndarray:
+    """(N,): the symbol after each row, the last one where a sequence ends; it is scored only where it stands for the end."""
+    assert steps.symbols is not None
+    is_end = np.append(number[1:] != number[:-1], True)
+    return np.where(is_end, len(steps.symbols) - 1, np.append(steps.values[1:], 0))
+
+
+def _symbols(values: pd.Series, development: np.ndarray, end: str | None = None) -> Steps:
+    """Numbered by frequency in the development part; 0 is any other, and a missing one. end: the last symbol, in no row."""
     codes, names = pd.factorize(values)  # -1: missing
     counts = np.bincount(codes[development & (codes >= 0)], minlength=len(names))
     order = np.argsort(-counts, kind="stable")[:MOST_SYMBOLS]
     kept = order[counts[order] >= LEAST_SEEN]
     numbers = np.zeros(len(names) + 1, dtype=np.int64)  # the last is for -1
     numbers[kept] = np.arange(1, len(kept) + 1)
-    return Steps(numbers[codes], (str(values.name),), (OTHER, *(_text(names[code]) for code in kept)))
+    named = (OTHER, *(_text(names[code]) for code in kept), *([] if end is None else [end]))
+    return Steps(numbers[codes], (str(values.name),), named)
 
 
 def _text(value: object) -> str:
@@ -165,7 +181,7 @@ def _text(value: object) -> str:
 
 
 def _no_windows() -> Windows:
-    return Windows(*(np.zeros(0, dtype=np.int64) for _ in range(5)))
+    return Windows(*(np.zeros(0, dtype=np.int64) for _ in range(6)))
 
 
 def _runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +195,7 @@ def _runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole(made: Prepared, recording: Recording, number: np.ndarray, split: Parts) -> Prepared:
-    """Whole sequences; of longer ones than `LONGEST` the means over blocks of steps, or of symbols the beginning."""
+    """Whole sequences; of one longer than `LONGEST` the means over blocks of its steps, or of symbols the beginning."""
     starts, lengths = _runs(number)
     strata = made.answers.values[starts] if made.answers.classes is not None and recording.group is None else None
     windows = Windows(
@@ -188,67 +204,97 @@ def _whole(made: Prepared, recording: Recording, number: np.ndarray, split: Part
         split.rows[starts],
         split.groups[starts],
         np.zeros(len(starts), dtype=np.int64) if strata is None else strata,
+        np.zeros(len(starts), dtype=np.int64),
     )
-    longest = int(lengths.max())
-    if longest <= LONGEST:
-        return replace(made, windows=windows)
+    answers = made.answers.values[starts]
+    has_answer = answers >= 0 if made.answers.classes is not None else np.isfinite(answers)
+    if not has_answer.all():
+        n = int((~has_answer).sum())
+        remark = f"left out: {counted(n, 'sequence')} without a target"
+        made = replace(made, remarks=(*made.remarks, remark))
+    longest, n_long = int(lengths.max()), int((lengths > LONGEST).sum())
+    if not n_long:
+        return replace(made, windows=windows.select(has_answer))
+    which = f"{counted(n_long, 'sequence')} of more than {LONGEST} steps (the longest has {longest:,})"
     if made.steps.symbols is not None:
-        remark = f"of sequences of up to {longest:,} symbols the first {LONGEST} are read"
+        remark = f"of {which} the first {LONGEST} are read"
         windows = replace(windows, length=np.minimum(lengths, LONGEST))
-        return replace(made, windows=windows, remarks=(*made.remarks, remark))
-    size = -(-longest // LONGEST)
-    blocks = (np.arange(len(number)) - np.repeat(starts, lengths)) // size
+        return replace(made, windows=windows.select(has_answer), remarks=(*made.remarks, remark))
+    size = -(-lengths // LONGEST)  # of a block, for each sequence by its own length
+    blocks = (np.arange(len(number)) - np.repeat(starts, lengths)) // np.repeat(size, lengths)
     first, _ = _runs(number, blocks)
     sizes = np.diff(first, append=len(number))
     means = np.add.reduceat(made.steps.values, first, axis=0, dtype=np.float64) / sizes[:, None]
-    remark = f"of sequences of up to {longest:,} steps the means over blocks of {size} are read"
+    blocks_told = (
+        f"{size[size > 1].min()}" if size[size > 1].min() == size.max() else f"{size[size > 1].min()} to {size.max()}"
+    )
+    remark = f"of {which} the means over blocks of {blocks_told} steps are read; shorter ones are read step by step"
     short = -(-lengths // size)
     return replace(
         made,
         steps=replace(made.steps, values=means.astype(np.float32)),
         answers=replace(made.answers, values=made.answers.values[first]),
-        windows=replace(windows, start=np.cumsum(short) - short, length=short),
+        windows=replace(windows, start=np.cumsum(short) - short, length=short).select(has_answer),
         remarks=(*made.remarks, remark),
     )
 
 
-def _cut(made: Prepared, number: np.ndarray, split: Parts) -> Prepared:
-    """Runs of one sequence and part, cut into windows of nearly equal length; those with nothing to score are left out."""
+def _cut(made: Prepared, recording: Recording, number: np.ndarray, split: Parts, end_symbol: bool) -> Prepared:
+    """Runs of one sequence and part, cut into windows of nearly equal length; those with nothing to score are left out.
+
+    A window that does not begin its sequence reads up to `LEAD` steps before its own, so that no state begins cold: in its part
+    or, cut by time, in those before.
+    """
     starts, lengths = _runs(number, split.rows)
+    ends = starts + lengths
     if made.question.kind == "next_symbol":
-        lengths = lengths - 1  # the last symbol has none after it
+        # The last symbol of a run has none after it, but for the end of its sequence.
+        is_end = np.append(number[1:] != number[:-1], True)[ends - 1]
+        lengths = lengths - np.where(end_symbol & is_end, 0, 1)
     starts, lengths = starts[lengths > 0], lengths[lengths > 0]
     window = min(max(int((split.rows != TEST).sum()) // 32, WINDOWS[0]), WINDOWS[1])
     pieces = -(-lengths // window)
     run = np.repeat(np.arange(len(starts)), pieces)
     which = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begin = which * lengths[run] // pieces[run]
-    end = (which + 1) * lengths[run] // pieces[run]
-    start = starts[run] + begin
-    windows = Windows(start, end - begin, split.rows[start], split.groups[start], np.zeros(len(start), dtype=np.int64))
+    begin = starts[run] + which * lengths[run] // pieces[run]
+    end = starts[run] + (which + 1) * lengths[run] // pieces[run]
+    # In a sequence without a split column parts are in order of time: what comes before may be read.
+    readable = _runs(number)[0] if recording.split is None else _runs(number, split.rows)[0]
+    earliest = readable[np.searchsorted(readable, begin, side="right") - 1]
+    lead = np.minimum(begin - earliest, LEAD)
+    windows = Windows(
+        begin - lead,
+        end - begin + lead,
+        split.rows[begin],
+        split.groups[begin],
+        np.zeros(len(begin), dtype=np.int64),
+        lead,
+    )
     remarks = made.remarks
     if int(lengths.max(initial=0)) > window:
         remarks = (
             *remarks,
-            f"sequences of up to {int(lengths.max()):,} steps are cut into windows of at most {window}",
+            f"sequences of up to {int(lengths.max()):,} steps are cut into windows of at most {window}; each first reads up to "
+            f"{LEAD} steps before its own, which are not scored again",
         )
     if made.question.kind != "next_symbol":
         values = made.answers.values
         known = values >= 0 if made.answers.classes is not None else np.isfinite(values)
-        counted = np.concatenate([[0], np.cumsum(known)])
-        windows = windows.select(counted[windows.start + windows.length] > counted[windows.start])
+        n_known = np.concatenate([[0], np.cumsum(known)])
+        windows = windows.select(n_known[end] > n_known[begin])
         if not known.all():
             remarks = (*remarks, f"{int((~known).sum()):,} steps without a target are read and not scored")
     return replace(made, windows=windows, remarks=remarks)
 
 
-def _forecasts(made: Prepared, recording: Recording, number: np.ndarray, split: Parts) -> Prepared:
+def _forecasts(made: Prepared, recording: Recording, number: np.ndarray, split: Parts, across_gaps: bool) -> Prepared:
     """Windows of stride 1, all targets of a window in its part, its look-back in its part or, cut by time, in those before."""
     assert recording.target is not None
     horizon = made.question.horizon or 1
     target, values = recording.target, made.answers.values
-    starts, lengths = _runs(number)
-    train_runs = _runs(number, split.rows)
+    stretch, remarks = _stretches(recording, number, across_gaps)
+    starts, lengths = _runs(stretch)
+    train_runs = _runs(stretch, split.rows)
     room = int(train_runs[1][np.isin(split.rows[train_runs[0]], (TRAIN, DEVELOPMENT))].max()) - horizon
     if room < 2:
         raise recording.bad(
@@ -272,11 +318,13 @@ def _forecasts(made: Prepared, recording: Recording, number: np.ndarray, split: 
         ahead,
         split.groups[last],
         np.zeros(len(last), dtype=np.int64),
+        np.zeros(len(last), dtype=np.int64),
     )
     trained = last[np.isin(ahead, (TRAIN, DEVELOPMENT))]
     if len(trained) < 2 or not (ahead == TEST).any():
         raise recording.bad(
-            f"too few rows for windows of {look_back} known and {horizon} forecast steps without a missing target",
+            f"too few rows for windows of {look_back} known and {horizon} forecast steps without a missing target"
+            + ("" if not remarks or across_gaps else "; --across-gaps lets windows run across gaps in time"),
             target,
         )
     some = trained[:: 1 + len(trained) * horizon // MOST_VALUES]
@@ -290,9 +338,30 @@ def _forecasts(made: Prepared, recording: Recording, number: np.ndarray, split: 
         made,
         windows=windows,
         answers=replace(made.answers, scale=scale),
+        remarks=(*made.remarks, *remarks),
         look_back=look_back,
         level=(column, deviation / scale),
     )
+
+
+def _stretches(recording: Recording, number: np.ndarray, across_gaps: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N,), 0, 1, 2 …: sequences cut at gaps in time; and a remark that counts these."""
+    if recording.time is None:
+        return number, ()
+    since = tables_to_sequences.gaps(
+        recording.frame[recording.time], pd.Series(number)
+    )  # (N,), 0 at a sequence's first
+    within = np.append(False, number[1:] == number[:-1])
+    if not within.any():
+        return number, ()
+    is_gap = within & (since > GAP * np.median(since[within]))
+    n = int(is_gap.sum())
+    if not n:
+        return number, ()
+    told = f"{counted(n, 'gap')} in {recording.time}: a step of more than {GAP:g} median steps"
+    if across_gaps:
+        return number, (f"{told}; windows run across, as --across-gaps says",)
+    return np.cumsum(is_gap | ~within) - 1, (f"{told}; no window runs across one (--across-gaps allows it)",)
 
 
 def _one_part(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
