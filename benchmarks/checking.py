@@ -133,7 +133,10 @@ def check_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, list[Fi
 
 
 def _findings_of(name: str) -> list[Finding]:
-    return list(check(name))
+    try:
+        return list(check(name))
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return [Finding("can be checked", "", False, f"{type(error).__name__}: {error}")]
 
 
 def options(entry: ModelEntry) -> Iterator[tuple[str, Any]]:

@@ -89,7 +89,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     if asked.dry_run:
         show_plan(found, options.results)
         return None
-    check_buildable(found.to_run)
+    _warn(check_buildable(found.to_run))
     tracker = Tracker(options.results, chosen.name, whole)
     summary = _execute(tracker, trials, found, digests, options, retry)
     if summary is not None and summary.stopped_by is not None:
