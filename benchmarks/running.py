@@ -182,7 +182,7 @@ def supervise(
         if run.packing is not None:
             typer.echo(f"The workers had a trial in {run.packing:.0%} of their time, timing trials left out")
         return run
-    except (supervisor.StorageError, supervisor.ClusterError) as error:
+    except (supervisor.StorageError, supervisor.ServerDied, supervisor.ClusterError) as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
 
 

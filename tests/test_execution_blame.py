@@ -120,6 +120,19 @@ def test_under_a_limit_of_the_address_space_the_row_names_it(tmp_path: Path, not
     assert "oom_cpu" in done.stdout and "limited to 40.0 GB (ulimit -v)" in done.stdout, done.stderr
 
 
+def test_an_address_space_that_is_too_small_to_start_with_is_one_sentence(
+    tmp_path: Path, notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(supervisor.BaseProcess):
+        def start(self) -> None:
+            raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1_200_000_000,) * 2)
+    monkeypatch.setattr(supervisor.fork_server.context(True), "Process", Refused)
+    with pytest.raises(supervisor.ServerDied, match=r"died 3 times .* limited to 1.2 GB \(ulimit -v\)"):
+        execute([faulty.trial("none")], tmp_path, notebook)
+
+
 def test_a_long_tmpdir_is_no_obstacle(tmp_path: Path, notebook: Path, plugin: Path) -> None:
     long = tmp_path / ("t" * 100)
     long.mkdir()

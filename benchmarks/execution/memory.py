@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def machine_bytes() -> int:
 def share_bytes(n_places: int) -> int:
     """Of memory for each of so many trials at a time."""
     return int(TRIALS_PART * machine_bytes()) // n_places
+
+
+def address_space_limit() -> int | None:
+    """Bytes, None where there is no limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def preferred_victim() -> None:

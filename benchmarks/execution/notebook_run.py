@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import signal
 import sys
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from benchmarks.execution.memory import oom_kills
+from benchmarks.execution.memory import address_space_limit, oom_kills
 from benchmarks.execution.waiting_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.worker import Job, ending, last_lines
 from benchmarks.experiment import InvalidMetric
@@ -174,12 +173,6 @@ def _status_of(name: str, message: str) -> Status:
         return Status.OOM_CPU
     said = (status for pattern, status in _STATUS_SAID if name in _SAID_BY and re.search(pattern, message))
     return next(said, Status.ERROR)
-
-
-def address_space_limit() -> int | None:
-    """Bytes, None where there is no limit."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _death(kernel: WaitingKernel, n_oom_kills: int) -> tuple[Status, str]:

@@ -29,7 +29,7 @@ from benchmarks.execution import fork_server
 from benchmarks.execution.family import Process, descendants, end, end_abandoned, parent_of, private_bytes, snapshot
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
-from benchmarks.execution.memory import share_bytes
+from benchmarks.execution.memory import address_space_limit, share_bytes
 from benchmarks.execution.order import Expected, Queue, Rounds
 from benchmarks.execution.plan import plan, quarantine, refusal
 from benchmarks.execution.scratch import NoScratch
@@ -72,6 +72,10 @@ ESCALATION = ((0.0, signal.SIGINT), (4.0, signal.SIGTERM), (8.0, signal.SIGKILL)
 
 class StorageError(RuntimeError):
     """The results folder cannot be written."""
+
+
+class ServerDied(RuntimeError):
+    """The process that workers are copied from does not stay alive."""
 
 
 class ClusterError(RuntimeError):
@@ -157,8 +161,8 @@ def run(
     elsewhere: what runs the trials that measure no cost, and adds their rows; None: workers on this machine, which in any case
     measures cost.
 
-    Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
-    call returns, with `Summary.stopped_by`.
+    Raises FolderInUse, StorageError or ServerDied. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way
+    the call returns, with `Summary.stopped_by`.
     """
     with _storage_checked(results):
         results.mkdir(parents=True, exist_ok=True)
@@ -409,14 +413,29 @@ class _Supervisor:
             turn=theirs,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
-        with fork_server.environment():
-            process.start()
+        self._start_process(process)
         if theirs is not None:
             theirs.close()
         allowed_s = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
         if job.forked:
             self.server = parent_of(process.pid) or self.server
         self.running[process.sentinel] = _Running(trial, process, allowed_s, slot, ours)
+
+    def _start_process(self, process: BaseProcess) -> None:
+        """Starts a worker, with a new fork server where the last has just died. Raises ServerDied."""
+        for _ in range(TRIES):
+            try:
+                with fork_server.environment():
+                    process.start()
+                return
+            except (EOFError, ConnectionError) as error:
+                reason = error
+        limit = address_space_limit()
+        limited = "" if limit is None else f"; the address space is limited to {limit / 1e9:.1f} GB (ulimit -v)"
+        raise ServerDied(
+            f"the process that workers are copied from died {TRIES} times as it started{limited}; what it printed is above; "
+            "finished trials are kept"
+        ) from reason
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""
