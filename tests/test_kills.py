@@ -28,7 +28,7 @@ SUITE = """# Command: rnnbench run killed.yaml
 name: killed
 description: Short trials, for a test that kills.
 parameter_budget: 500
-seeds: 3
+seeds: 2
 fit: {n_steps: 20, evaluate_every: 10}
 grids:
   - models: [floor, feed_forward, gru]
@@ -140,7 +140,7 @@ def killed_and_resumed(
         try:
             coordinator.wait(moment)
         except subprocess.TimeoutExpired:
-            hit[kind] += _kill(kind, coordinator, results, 20.0)
+            hit[kind] += _kill(kind, coordinator, results, 60.0)
         if kind == "coordinator":
             coordinator.wait(60)
         elif (

@@ -215,5 +215,7 @@ def test_each_bug_of_a_plugin_is_a_row_with_the_reason_and_siblings_list_and_rep
         assert found[model][0] == status and reason in found[model][1], (model, found[model])
     listed = _rnnbench(site, "list", "models")
     assert listed.returncode == 0 and "good" in listed.stdout and "broken" in listed.stdout
+    checked = _rnnbench(site, "check", "segfaults")
+    assert checked.returncode == 1 and "the process that checked it died" in checked.stdout
     report = _rnnbench(site, "report", suite, "--results", results, "--device", "cpu")
     assert report.returncode == 0 and "bad &lt;luck&gt;" in (results / "buggy" / "report.html").read_text()

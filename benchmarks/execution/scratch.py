@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-PREFIX = "rnnbench-"
+PREFIX = "rnnbench-run-"
 OWNER = "owner"
 """A file that its owner keeps locked; the operating system frees the lock with it."""
 LONGEST = 60
