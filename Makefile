@@ -15,7 +15,7 @@ STAMP := .venv/.stamp$(TORCH:%=-torch-%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help bench report dashboard lab test test-slow perf check verify clean
+.PHONY: help bench report dashboard lab test test-slow test-long perf check verify clean
 
 help: ## print this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ test: $(STAMP) ## run the tests, minutes on two cores
 
 test-slow: $(STAMP) ## run the slow tests: kills, timeouts, whole suites
 	$(BIN)/python -m pytest -m slow
+
+test-long: $(STAMP) ## run the longest tests: sixty kills of every kind of process
+	$(BIN)/python -m pytest -m long
 
 perf: $(STAMP) ## compare speed with bare torch.nn and hmmlearn, and what 5,000 trials cost, on an idle machine
 	@for script in tests/perf_*.py; do echo; $(BIN)/python $$script || exit 1; done

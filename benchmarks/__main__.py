@@ -18,6 +18,7 @@ import typer
 from benchmarks.plain_text import plain
 from benchmarks.running import INFRASTRUCTURE, RESULTS, Narrowed, Options, Stopped, complete
 from benchmarks.running import prepare as prepare_data
+from benchmarks.standard_streams import StandardOutput
 
 if TYPE_CHECKING:
     from benchmarks.finished import Outcome
@@ -337,7 +338,7 @@ def sync(suite: SuiteName, device: OnDevice = Device.AUTO, results: Results = RE
 
     chosen = load(suite)
     try:
-        n_logged = synchronise(results, chosen.name, recorded(chosen, device.value, results))
+        n_logged = synchronise(results, chosen.name, recorded(chosen, device.value, results), say=_remark)
     except StoreUnreachable as error:
         _stop(str(error), INFRASTRUCTURE)
     typer.echo(f"{n_logged} trials of {chosen.name} written to MLflow")
@@ -432,6 +433,7 @@ def main() -> None:
     from benchmarks.parameters import InvalidParameter
     from models.names import BrokenPlugin, UnknownName
 
+    output = StandardOutput()
     # An option whose value may be left out, which typer does not have.
     arguments = [f"{RETRY}=all" if argument == RETRY else argument for argument in sys.argv[1:]]
     try:
@@ -446,6 +448,10 @@ def main() -> None:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         _stop(f"{error}; mend the folder or free some space, then run the same command again", INFRASTRUCTURE)
+    finally:
+        failure = output.failure()
+        if failure is not None:
+            _stop(failure, INFRASTRUCTURE)
 
 
 def _show(outcome: Outcome, results: Path) -> None:
@@ -467,6 +473,10 @@ def _options(results: Path, workers: int | None, executor: Executor, address: st
 
 def _names(written: str | None) -> list[str] | None:
     return None if written is None else [name.strip() for name in written.split(",") if name.strip()]
+
+
+def _remark(sentence: str) -> None:
+    typer.echo(sentence, err=True)
 
 
 def _stop(message: str, code: int) -> NoReturn:

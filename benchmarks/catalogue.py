@@ -6,9 +6,11 @@ refuse among the kinds of task that the contract is checked on.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks.checking import KINDS, Kind
+from benchmarks.execution.isolated import Ended, isolated
 from models import registry
 from models.contract import ModelEntry, Predictor
 from models.sequences import Actions, Binary, Classes, Real, RealInput, Transcript
@@ -59,7 +61,7 @@ class Row(NamedTuple):
 
 def rows() -> list[Row]:
     """Every registered model, plug-ins included."""
-    return [_row(entry) for entry in registry.entries().values()]
+    return [_row_of(entry) for entry in registry.entries().values()]
 
 
 def markdown() -> str:
@@ -67,6 +69,17 @@ def markdown() -> str:
     table = [HEADER, ("---",) * len(HEADER), *((f"`{row.model}`", *row[1:]) for row in rows())]
     lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)
     return HEADING + "\n".join(lines) + "\n"
+
+
+def _row_of(entry: ModelEntry) -> Row:
+    """A plug-in is built in a process of its own, and one that cannot be has a row with the reason."""
+    if entry.name not in registry.plugins():
+        return _row(entry)
+    try:
+        return isolated(partial(_row, entry), "rnnb-list")
+    except Ended as error:
+        unknown = ["?"] * (len(HEADER) - 3)
+        return Row(entry.name, str(entry.family), f"broken: {error}", *unknown)
 
 
 def _row(entry: ModelEntry) -> Row:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.example_batch import random_batch
+from benchmarks.execution.lifeline import die_with_parent
 from benchmarks.seeding import torch_generator
 from models import registry
 from models.contract import Choice, Fit, ModelEntry, Predictor, SelfFitting, State
@@ -121,19 +123,44 @@ def check(name: str) -> Iterator[Finding]:
 def check_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, list[Finding]]]:
     """The findings of each model in turn, by default of every registered one, worked out on all cores; raises UnknownName."""
     chosen = [registry.entry(name).name for name in names] if names else list(registry.entries())
-    # Fresh processes: a fork would inherit torch's threads. Small tensors gain nothing from more than one thread each.
-    context = multiprocessing.get_context("spawn")
-    workers = min(len(chosen), os.cpu_count() or 1)
+    ours = [name for name in chosen if name not in registry.plugins()]
+    workers = min(len(ours), os.cpu_count() or 1)
     if workers == 1:
         torch.set_num_threads(1)
-        yield from ((name, _findings_of(name)) for name in chosen)
-        return
-    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-        yield from zip(chosen, pool.map(_findings_of, chosen), strict=True)
+        yield from ((name, _findings_of(name)) for name in ours)
+    elif ours:
+        with _pool(workers) as pool:
+            yield from zip(ours, pool.map(_findings_of, ours), strict=True)
+    for name in chosen:
+        if name in registry.plugins():
+            yield name, _findings_apart(name)
+
+
+def _findings_apart(name: str) -> list[Finding]:
+    """Those of a plug-in, whose code may end the process that checks it."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_findings_of, name).result()
+        except BrokenProcessPool:
+            return [Finding("can be checked", "", False, "the process that checked it died")]
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Fresh processes: a fork would inherit torch's threads."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(),))
+
+
+def _begin(parent: int) -> None:
+    """Small tensors gain nothing from more than one thread each."""
+    die_with_parent(parent)
+    torch.set_num_threads(1)
 
 
 def _findings_of(name: str) -> list[Finding]:
-    return list(check(name))
+    try:
+        return list(check(name))
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return [Finding("can be checked", "", False, f"{type(error).__name__}: {error}")]
 
 
 def options(entry: ModelEntry) -> Iterator[tuple[str, Any]]:

@@ -89,7 +89,7 @@ def complete(suite: str, device: str, options: Options, asked: Narrowed | None =
     if asked.dry_run:
         show_plan(found, options.results)
         return None
-    check_buildable(found.to_run)
+    _warn(check_buildable(found.to_run))
     tracker = Tracker(options.results, chosen.name, whole)
     summary = _execute(tracker, trials, found, digests, options, retry)
     if summary is not None and summary.stopped_by is not None:
@@ -182,7 +182,7 @@ def supervise(
         if run.packing is not None:
             typer.echo(f"The workers had a trial in {run.packing:.0%} of their time, timing trials left out")
         return run
-    except (supervisor.StorageError, supervisor.ClusterError) as error:
+    except (supervisor.StorageError, supervisor.ServerDied, supervisor.ClusterError) as error:
         raise Stopped(str(error), INFRASTRUCTURE) from error
 
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 
-from benchmarks.execution import fork_server
+from benchmarks.execution.isolated import Ended, isolated
 from benchmarks.fitting import FitConfig
 from benchmarks.machine import fingerprint
 from benchmarks.parameters import InvalidParameter, configure
 from benchmarks.tasks.registry import task as build_task
 from benchmarks.timing import TimingConfig
 from models import registry
+from models.broken import NoConfig
 from models.contract import Fit
 from models.names import UnknownName
 from models.sizing import backbone_parameters, size_to_budget, size_to_state
@@ -111,7 +110,11 @@ def specify(
     given = overrides or Overrides()
     entry = registry.entry(model)
     built = build_task(task, given.task_parameters)
-    config = configure(f"model {model}", entry.config, given.model_config)
+    # Of a plug-in that does not load no option is known; its trials are to fail for that reason, not for another.
+    loads = not isinstance(entry.config, NoConfig)
+    config = (
+        _plain(configure(f"model {model}", entry.config, given.model_config)) if loads else dict(given.model_config)
+    )
     fit = configure("fit", FitConfig(learning_rate=entry.learning_rate or 0.0), given.fit)
     if fit.precision != "float32" and entry.float32_only is not None:
         raise InvalidParameter(
@@ -129,7 +132,7 @@ def specify(
         task=task,
         task_parameters=_plain(built),
         model=model,
-        model_config=_plain(config),
+        model_config=config,
         fit=_plain(fit),
         parameter_budget=parameter_budget if entry.width else None,
         seed=seed,
@@ -144,6 +147,15 @@ def specify(
 def sized_to_state(trial: Trial, state_bytes: int) -> Trial:
     """The trial with the width at which its model carries so many bytes per sequence; as it is where the model has no width or
     cannot do the task. Raises InvalidParameter for a model whose state has nothing to do with a width."""
+    if trial.model not in registry.plugins():
+        return _sized_to_state(trial, state_bytes)
+    try:
+        return isolated(partial(_sized_to_state, trial, state_bytes), "rnnb-check")
+    except Ended:  # a plug-in's own trial says what is wrong with it
+        return trial
+
+
+def _sized_to_state(trial: Trial, state_bytes: int) -> Trial:
     entry, task = registry.entry(trial.model), build_task(trial.task, trial.task_parameters)
     kind = (task.input, task.target, task.causal)
     if entry.refuses(*kind) is not None:
@@ -156,23 +168,23 @@ def sized_to_state(trial: Trial, state_bytes: int) -> Trial:
     return replace(trial, model_config=_plain(sized))
 
 
-def check_buildable(trials: Sequence[Trial]) -> None:
-    """Raises InvalidParameter where a model cannot be built for its task, nothing being allocated for it.
+def check_buildable(trials: Sequence[Trial]) -> str | None:
+    """Raises InvalidParameter where a model cannot be built for its task, nothing being allocated for it. A warning where that
+    could not be found out; such a trial then becomes a row with the reason, as every trial of a plug-in that cannot be built.
 
     Where this process can be copied a copy looks: torch imports its compiler to build what it does not allocate, and the
     coordinator would carry that, 75 MB, to its end.
     """
-    cells = list({trial.cell: trial for trial in trials}.values())
+    cells = list({trial.cell: trial for trial in trials if trial.model not in registry.plugins()}.values())
     if not cells:
-        return
-    if fork_server.may_copy():
-        # Not a Pool, which waits for ever for a process that was killed.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as copy:
-            problem = copy.submit(_unbuildable, cells).result()
-    else:
-        problem = _unbuildable(cells)
+        return None
+    try:
+        problem = isolated(partial(_unbuildable, cells), "rnnb-check")
+    except Ended as error:
+        return f"the check that every model can be built ended early ({error}); one that cannot becomes a row with the reason"
     if problem is not None:
         raise InvalidParameter(problem)
+    return None
 
 
 def _unbuildable(cells: list[Trial]) -> str | None:

@@ -201,7 +201,9 @@ def tune(under_way: Sequence[Study], options: Options, kept: Sequence[Tuned] = (
     kept: what was tuned before, as `kept_from` gives it.
     """
     prepare([study.default for study in under_way])
-    check_buildable([study.default for study in under_way])
+    warning = check_buildable([study.default for study in under_way])
+    if warning is not None:
+        typer.echo(warning, err=True)
     while any(len(study.values) < study.n_trials for study in under_way):
         batches = [study.ask() for study in under_way]
         done = len(under_way[0].asked)

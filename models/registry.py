@@ -1,12 +1,14 @@
 """The one table of models, and how a model is found and built by name.
 
 To add a model: write its file, and add its entry to ``ENTRIES``. A package elsewhere registers a `ModelEntry` (or a list
-of them) through the entry-point group ``rnnbench.models``.
+of them) through the entry-point group ``rnnbench.models``; one that cannot be registered has a stand-in, whose trials fail.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from dataclasses import is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -33,6 +35,7 @@ from models import (
     transformer,
     trees,
 )
+from models.broken import stand_in
 from models.contract import ModelEntry, Predictor
 from models.names import BrokenPlugin, UnknownName
 from models.sequences import InputSpec, TargetSpec
@@ -65,22 +68,46 @@ ENTRIES: list[ModelEntry] = [
 
 @cache
 def entries() -> dict[str, ModelEntry]:
-    """Every registered model by name: the table above, then plug-ins in the order of their packages' names."""
+    """Every registered model by name: the table above, then plug-ins in the order of their packages' names, then a stand-in for
+    each that is broken."""
     table = {entry.name: entry for entry in ENTRIES}
+    broken: dict[str, str] = {}
     for point in sorted(entry_points(group="rnnbench.models"), key=lambda point: point.name):
         try:
             loaded = point.load()
-        except Exception as error:
-            raise BrokenPlugin(f"plug-in {point.value!r} does not load: {type(error).__name__}: {error}") from error
-        for entry in loaded if isinstance(loaded, list) else [loaded]:
-            if not re.fullmatch(NAME, entry.name):
-                raise BrokenPlugin(
-                    f"plug-in {point.value!r} registers {entry.name!r}; a name is made of letters, digits, and - _ . inside"
-                )
-            if entry.name in table:
-                raise BrokenPlugin(f"plug-in {point.value!r} registers {entry.name!r}, which is taken; rename it")
-            table[entry.name] = entry
+            for entry in loaded if isinstance(loaded, list) else [loaded]:
+                _check_entry(entry, table)
+                table[entry.name] = entry
+        # Whatever its import does, sys.exit() included, the other models are still there.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            reason = (
+                str(error) if isinstance(error, BrokenPlugin) else f"does not load: {type(error).__name__}: {error}"
+            )
+            broken[point.name] = f"plug-in {point.value!r} {reason}"
+    for name, reason in broken.items():
+        free = re.fullmatch(NAME, name) and name not in table
+        name = name if free else f"broken-plugin-{len(table)}"
+        table[name] = stand_in(name, reason)
     return table
+
+
+def plugins() -> frozenset[str]:
+    """The names of the models that packages elsewhere registered: what their code does must not stop other models."""
+    return frozenset(entries()) - {entry.name for entry in ENTRIES}
+
+
+def _check_entry(entry: object, taken: Container[str]) -> None:
+    """Raises BrokenPlugin, with the end of a sentence."""
+    if not isinstance(entry, ModelEntry):
+        raise BrokenPlugin(f"registers an object of type {type(entry).__name__}, not a ModelEntry or a list of them")
+    if not isinstance(entry.name, str) or not re.fullmatch(NAME, entry.name):
+        raise BrokenPlugin(f"registers {entry.name!r}; a name is made of letters, digits, and - _ . inside")
+    if entry.name in taken:
+        raise BrokenPlugin(f"registers {entry.name!r}, which is taken; rename it")
+    if not is_dataclass(entry.config) or isinstance(entry.config, type):
+        raise BrokenPlugin(
+            f"registers {entry.name!r} with a config that is no instance of a dataclass: {entry.config!r}"
+        )
 
 
 def entry(name: str) -> ModelEntry:
@@ -95,11 +122,14 @@ def build(
 ) -> Predictor:
     """A predictor whose initial weights depend on ``seed`` alone; torch's global generator is left as it was.
 
-    Raises ValueError with the reason where the model refuses such a task.
+    Raises ValueError with the reason where the model refuses such a task, TypeError where it builds something else.
     """
     reason = model.refuses(inputs, target, causal)
     if reason is not None:
         raise ValueError(reason)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model.build(inputs, target, causal, config)
+        built = model.build(inputs, target, causal, config)
+    if not isinstance(built, Predictor):
+        raise TypeError(f"build of {model.name} returned {type(built).__name__}, not a Predictor")
+    return built

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -156,6 +158,49 @@ def _stopped() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def _keyboard() -> None:
+    raise KeyboardInterrupt
+
+
+def _removes_folder() -> None:
+    shutil.rmtree(Path(f"/proc/{os.getppid()}/fd/2").readlink().parent)
+
+
+def _primitive() -> None:
+    raise RuntimeError("could not create a primitive")
+
+
+def _leak() -> None:
+    """Takes up to 3 GB, 50 MB at a time."""
+    kept = []
+    for _ in range(60):
+        kept.append(b"x" * 50_000_000)
+        time.sleep(0.05)
+    time.sleep(60)
+
+
+def _strays() -> None:
+    """Leaves behind a program in a session of its own, and a copy of itself whose parent is gone."""
+    started = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    pids = [started.pid]
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+        os.write(writing, str(pid).encode())
+        os._exit(0)
+    pids.append(int(os.read(reading, 20)))
+    with Path("strays.pids").open("a") as file:  # beside the notebook, for the test to look at
+        file.write("".join(f"{pid}\n" for pid in pids))
+
+
+def _strays_killed() -> None:
+    _strays()
+    _worker_killed()
+
+
 def _worker_killed() -> None:
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
@@ -182,6 +227,12 @@ FAULTS = {
     "wordy": _wordy,
     "stopped": _stopped,
     "worker_killed": _worker_killed,
+    "keyboard": _keyboard,
+    "removes_folder": _removes_folder,
+    "primitive": _primitive,
+    "leak": _leak,
+    "strays": _strays,
+    "strays_killed": _strays_killed,
 }
 
 

@@ -12,6 +12,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from benchmarks.execution.lifeline import COORDINATOR
+from benchmarks.execution.scratch import keep_sockets_short
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
@@ -30,6 +31,7 @@ def context(forked: bool) -> BaseContext:
     """Workers come from the fork server; where forking is unsafe each imports for itself."""
     if not forked:
         return multiprocessing.get_context("spawn")
+    keep_sockets_short()
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["benchmarks.execution.preload"])
     return made

@@ -20,7 +20,7 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.exceptions import PapermillExecutionError
 
 from benchmarks.execution.capped_output import CappedLog
-from benchmarks.execution.memory import oom_kills
+from benchmarks.execution.memory import address_space_limit, oom_kills
 from benchmarks.execution.waiting_kernel import CAPPED, WaitingKernel, manager_class
 from benchmarks.execution.worker import Job, ending, last_lines
 from benchmarks.experiment import InvalidMetric
@@ -40,7 +40,6 @@ _STATUS_OF: dict[str, Status] = {
         (InvalidMetric, Status.INVALID_METRIC),
         (MemoryError, Status.OOM_CPU),
         (torch.OutOfMemoryError, Status.OOM_GPU),
-        (KeyboardInterrupt, Status.INTERRUPTED),
         (NoGPU, Status.INFRA_ERROR),
     )
 }
@@ -57,6 +56,12 @@ _STATUS_SAID: tuple[tuple[str, Status], ...] = (
     (r"Cannot re-initialize CUDA|Torch not compiled with CUDA", Status.INFRA_ERROR),
 )
 """What torch says of memory and of GPUs, in the order in which to look, for it raises plain RuntimeErrors."""
+
+WANT_OF_MEMORY = (
+    r"could not create a (primitive|memory)|std::bad_alloc|[Cc]annot allocate memory|can't allocate memory|Unable to allocate"
+    r"|failed to map segment|can't start new thread|Resource temporarily unavailable"
+)
+"""What libraries say where the address space is limited and spent."""
 
 _SAID_BY = frozenset(
     {"RuntimeError", "AcceleratorError", "OutOfMemoryError", "AssertionError", "DeferredCudaCallError"}
@@ -158,6 +163,8 @@ def _status(error: PapermillExecutionError, folder: Path) -> tuple[Status, str]:
     """An exception in a cell, by its class's name and the message."""
     message = error.evalue.strip()
     reason = f"{error.ename}: {message} (cell {error.exec_count} of notebook.ipynb)"
+    if _status_of(error.ename, message) == Status.OOM_CPU and (limit := address_space_limit()):
+        reason += f"; the address space is limited to {limit / 1e9:.1f} GB (ulimit -v)"
     if error.ename == "OSError" and message.startswith((f"[Errno {errno.ENOSPC}]", f"[Errno {errno.EROFS}]")):
         raise OSError(errno.ENOSPC, message)
     return _status_of(error.ename, message), reason
@@ -167,6 +174,8 @@ def _status_of(name: str, message: str) -> Status:
     """The status of an exception by its class's name and what it says."""
     if name in _STATUS_OF:
         return _STATUS_OF[name]
+    if address_space_limit() and re.search(WANT_OF_MEMORY, message):
+        return Status.OOM_CPU
     said = (status for pattern, status in _STATUS_SAID if name in _SAID_BY and re.search(pattern, message))
     return next(said, Status.ERROR)
 

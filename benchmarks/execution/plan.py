@@ -69,6 +69,10 @@ def quarantine(results: Path, trial_id: str) -> Path:
 
 
 def refusal(trial: Trial) -> str | None:
-    """Why the trial's model cannot do the trial's task, or None."""
+    """Why the trial's model cannot do the trial's task, or None; None also where the model fails to say: its trial then asks
+    it again, and ends with what it raises."""
     task = build_task(trial.task, trial.task_parameters)
-    return registry.entry(trial.model).refuses(task.input, task.target, task.causal)
+    try:
+        return registry.entry(trial.model).refuses(task.input, task.target, task.causal)
+    except (Exception, SystemExit):  # noqa: BLE001
+        return None

@@ -8,14 +8,19 @@ To import it anew costs about 8 s of a core; a copy costs milliseconds.
 import gc
 import os
 import signal
+import warnings
 
-from benchmarks.execution.lifeline import COORDINATOR, die_with_parent
+from benchmarks.execution.lifeline import COORDINATOR, adopt_orphans, die_with_parent, name_process
 
 # Ctrl-C reaches the whole process group; what it means is the coordinator's to say.
 if COORDINATOR in os.environ:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # By itself the fork server would notice only after the seconds that the imports take.
     die_with_parent(int(os.environ[COORDINATOR]))
+    name_process("rnnb-server")
+    # What a killed worker leaves is then a child of this process, where the coordinator finds it.
+    adopt_orphans()
+    warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")
     gc.disable()  # to look through what imports make, which is never garbage, takes a quarter of their time
 
 import benchmarks.execution.kernel_imports  # isort: skip  it says where figures go before anything imports matplotlib

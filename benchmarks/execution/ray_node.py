@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from benchmarks import provenance
 from benchmarks.datasets import DataMissing
-from benchmarks.execution import supervisor
+from benchmarks.execution import scratch, supervisor
+from benchmarks.execution.memory import share_bytes
 from benchmarks.execution.packing import pack
 from benchmarks.parameters import InvalidParameter
 from benchmarks.records import run_folder
@@ -72,9 +73,11 @@ def run_trial(trial: Trial, code_digest: str) -> bytes:
     The process keeps its fork server, so that the kernels of later trials are forked at once.
     Raises StorageError where this machine's disk is full, RuntimeError where a signal ended the trial before it began.
     """
-    with tempfile.TemporaryDirectory(prefix="rnnbench-node-") as folder, _like_a_command():
+    with tempfile.TemporaryDirectory(prefix="node-", dir=scratch.folder()) as folder, _like_a_command():
         results = Path(folder)
-        supervisor.run([trial], {trial.id: code_digest}, results, workers=1)
+        # Ray places other trials beside this one, as many as there are cores.
+        share = share_bytes(supervisor.cores())
+        supervisor.run([trial], {trial.id: code_digest}, results, workers=1, memory_bytes=share)
         if not run_folder(results, trial.id).exists():
             raise RuntimeError("the trial was stopped before it began")
         return pack(run_folder(results, trial.id))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -26,10 +26,14 @@ from typing import Any, Protocol
 
 from benchmarks import provenance
 from benchmarks.execution import fork_server
+from benchmarks.execution.family import Process, descendants, end, end_abandoned, parent_of, private_bytes, snapshot
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
+from benchmarks.execution.memory import address_space_limit, share_bytes
 from benchmarks.execution.order import Expected, Queue, Rounds
 from benchmarks.execution.plan import plan, quarantine, refusal
+from benchmarks.execution.scratch import NoScratch
+from benchmarks.execution.scratch import folder as scratch_folder
 from benchmarks.execution.slots import Slot, Slots, default_workers, memory_bytes, visible_gpus
 from benchmarks.execution.worker import STORAGE_ERRORS, STORAGE_EXIT, Job, ending, fresh_folder, last_lines, main
 from benchmarks.records import (
@@ -56,6 +60,9 @@ NOT_FORKED = "this system cannot copy a process safely: each trial imports for i
 LATE = "the trial passed its deadline"
 """Why a trial is ended, where nothing else is said."""
 
+MEMORY_LOOK_S = 0.5
+"""How often to look at the memory of trials: one that leaks may take a gigabyte in a second."""
+
 TOGETHER = 4
 """Interpreters at most that start together before their trials measure in turn: each waits with some 400 MB."""
 
@@ -65,6 +72,10 @@ ESCALATION = ((0.0, signal.SIGINT), (4.0, signal.SIGTERM), (8.0, signal.SIGKILL)
 
 class StorageError(RuntimeError):
     """The results folder cannot be written."""
+
+
+class ServerDied(RuntimeError):
+    """The process that workers are copied from does not stay alive."""
 
 
 class ClusterError(RuntimeError):
@@ -133,6 +144,7 @@ def run(
     stall_s: float = STALL_S,
     forked: bool | None = None,
     retry: Set[Status] = frozenset(),
+    memory_bytes: int | None = None,
     on_warning: Callable[[str], None] = lambda text: None,
     elsewhere: Callable[[Rows, Sequence[Trial]], None] | None = None,
 ) -> Summary:
@@ -144,16 +156,20 @@ def run(
     measure cost, when all others have ended: whatever else the caller does should then be over. notebook: None: the one of the
     trial's mode. deadline_s: for the whole trial; None: its fit's max_seconds and a margin. stall_s: how long a trial may show
     no sign of life. forked: whether kernels are, those that measure cost excepted; None: where the platform allows it. retry:
-    statuses of earlier results that shall be tried again. on_warning: called with a sentence about what goes slowly.
+    statuses of earlier results that shall be tried again. memory_bytes: what the processes of a CPU trial may use together;
+    None: the share of the machine that one of so many workers has. on_warning: called with a sentence about what goes slowly.
     elsewhere: what runs the trials that measure no cost, and adds their rows; None: workers on this machine, which in any case
     measures cost.
 
-    Raises FolderInUse or StorageError. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way the
-    call returns, with `Summary.stopped_by`.
+    Raises FolderInUse, StorageError or ServerDied. Ctrl-C once finishes what is running, twice or SIGTERM kills it; either way
+    the call returns, with `Summary.stopped_by`.
     """
     with _storage_checked(results):
         results.mkdir(parents=True, exist_ok=True)
-        with locked(results), tempfile.TemporaryDirectory(prefix="rnnbench-") as scratch:
+        with locked(results):
+            for left in results.glob(".arriving-*"):  # by a run that was killed; this one alone writes here
+                shutil.rmtree(left, ignore_errors=True)
+            end_abandoned()
             found = plan(trials, digests, results, retry)
             for trial, result in found.done:
                 on_reused(trial, result)
@@ -168,7 +184,8 @@ def run(
                 notebook=notebook and notebook.resolve(),
                 deadline_s=deadline_s,
                 stall_s=stall_s,
-                scratch=Path(scratch),
+                scratch=_scratch(),
+                memory_bytes=memory_bytes,
                 forked=fork_server.is_available() if forked is None else forked,
                 expected=Expected(found.done),
             )
@@ -184,6 +201,13 @@ def run(
                     before_timing()
                     supervisor.work(timed, min(workers or cores(), TOGETHER), in_turn=True)
             return Summary(supervisor.rows, len(found.done), moved, supervisor.stopped_by, packing)
+
+
+def _scratch() -> Path:
+    try:
+        return scratch_folder()
+    except NoScratch as error:
+        raise StorageError(str(error)) from error
 
 
 @contextmanager
@@ -203,7 +227,8 @@ def _storage_checked(results: Path) -> Iterator[None]:
 class _Running:
     """A worker at work. allowed_s: for its imports, and anew for its trial. slot: its place on a GPU. turn: our end of the pipe
     over which it says "ready" and is told "begin"; None after that, and where it need not wait. started, deadline: on the
-    monotonic clock. sent: how many steps of `ESCALATION` it was given. late: why. sign: of life, its last."""
+    monotonic clock. sent: how many steps of `ESCALATION` it was given. late: why. over: why its memory is too much, None where
+    it is not. sign: of life, its last."""
 
     trial: Trial
     process: BaseProcess
@@ -214,6 +239,7 @@ class _Running:
     deadline: float = field(init=False)
     sent: int = 0
     late: str = LATE
+    over: str | None = None
     sign: Sign = field(default_factory=Sign)
 
     def __post_init__(self) -> None:
@@ -240,11 +266,16 @@ class _Running:
             with suppress(ProcessLookupError):  # it ended just now
                 os.kill(self.pid, signum)
             return
+        below = descendants(self.pid, snapshot())  # while the worker is there to lead to them
         self.process.kill()
+        end(below)
         self.sweep()
 
     def sweep(self) -> None:
-        """Kills what is left of the trial's process group."""
+        """Kills what is left of the trial: what descends from its worker, and the worker's process group."""
+        with suppress(ProcessLookupError):  # it has ended, unless the fork server has, and nobody told
+            os.kill(self.pid, 0)
+            end(descendants(self.pid, snapshot()))
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -268,12 +299,16 @@ class _Supervisor:
     scratch: Path
     forked: bool
     expected: Expected
+    memory_bytes: int | None = None
     rows: list[Result] = field(default_factory=list)
     stopped_by: signal.Signals | None = None
     kill: bool = False
     tries: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Running] = field(default_factory=dict)
     looked: float = 0.0
+    looked_at_memory: float = 0.0
+    allowed_bytes: int = 0
+    server: int | None = None
     busy_s: float = 0.0
     slots: Slots = field(default_factory=lambda: Slots([], 1))
 
@@ -302,6 +337,7 @@ class _Supervisor:
         gpus = visible_gpus() if any(trial.device == "cuda" for trial in todo) else []
         workers = workers or workers_for("cuda" if gpus else "cpu")
         self.slots = Slots(gpus, workers, in_turn)
+        self.allowed_bytes = self.memory_bytes or share_bytes(1 if in_turn else workers)
         context = fork_server.context(self.forked)
         environment = provenance.environment() | {"threads": 1}
         storage_failed = False
@@ -328,9 +364,11 @@ class _Supervisor:
                     if ended.process.exitcode != STORAGE_EXIT and self._collect(ended) is None:
                         queue.put(ended.trial)
                 self._look()
+                self._look_at_memory()
                 self._escalate()
         finally:
             self._kill_all()
+            self._end_strays(snapshot())
         if storage_failed:
             raise OSError(None, "a trial could not write its run folder; is the disk full or read-only?")
         return (self.busy_s - busy_before) / ((time.monotonic() - started) * workers)
@@ -375,12 +413,29 @@ class _Supervisor:
             turn=theirs,
         )
         process = context.Process(target=main, args=(job,))  # type: ignore[attr-defined]
-        with fork_server.environment():
-            process.start()
+        self._start_process(process)
         if theirs is not None:
             theirs.close()
         allowed_s = self.deadline_s or float(trial.fit["max_seconds"]) + MARGIN_S
+        if job.forked:
+            self.server = parent_of(process.pid) or self.server
         self.running[process.sentinel] = _Running(trial, process, allowed_s, slot, ours)
+
+    def _start_process(self, process: BaseProcess) -> None:
+        """Starts a worker, with a new fork server where the last has just died. Raises ServerDied."""
+        for _ in range(TRIES):
+            try:
+                with fork_server.environment():
+                    process.start()
+                return
+            except (EOFError, ConnectionError) as error:
+                reason = error
+        limit = address_space_limit()
+        limited = "" if limit is None else f"; the address space is limited to {limit / 1e9:.1f} GB (ulimit -v)"
+        raise ServerDied(
+            f"the process that workers are copied from died {TRIES} times as it started{limited}; what it printed is above; "
+            "finished trials are kept"
+        ) from reason
 
     def _collect(self, ended: _Running) -> Result | None:
         """The row of a worker that has ended, None where the trial shall be tried again."""
@@ -393,6 +448,8 @@ class _Supervisor:
             return self.record(trial, Status.INCOMPLETE, str(error))
         if result is not None and result.status in (Status.OK, Status.TIMEOUT):
             return self.note(trial, result)
+        if ended.over is not None:
+            return self.record(trial, Status.OOM_CPU, ended.over)
         if self.kill:
             return self.record(trial, Status.INTERRUPTED, "the run was stopped")
         if ended.sent:
@@ -408,6 +465,8 @@ class _Supervisor:
             )
         if result.status == Status.INFRA_ERROR and self.tries[trial.id] < TRIES and not self.stopped_by:
             return None
+        if folder.parent.exists():
+            folder.mkdir(exist_ok=True)  # a trial may have removed its own
         write_result(folder, result)
         return self.note(trial, result)
 
@@ -448,6 +507,41 @@ class _Supervisor:
                     f"{running.trial.title} ({running.trial.id}) has used no processor for {silent:.0f} s; it will be ended "
                     f"after {self.stall_s:.0f} s"
                 )
+
+    def _look_at_memory(self) -> None:
+        """Ends the processes of each CPU trial that uses more than it may, its worker first left to say which cell ran."""
+        now = time.monotonic()
+        if now - self.looked_at_memory < MEMORY_LOOK_S or not self.running:
+            return
+        self.looked_at_memory = now
+        processes = snapshot()
+        self._end_strays(processes)
+        for running in self.running.values():
+            below = descendants(running.pid, processes)
+            family = [pid for pid in (running.pid, *below) if pid in processes]
+            if (
+                running.trial.device != "cpu"
+                or sum(processes[pid].resident_bytes for pid in family) < self.allowed_bytes
+            ):
+                continue
+            used = private_bytes(family)
+            if used < self.allowed_bytes:
+                continue
+            if running.over is not None:
+                running.signal(signal.SIGKILL)
+                continue
+            running.over = (
+                f"the trial used {used / 1e9:.1f} GB of memory, more than its share of this machine's, "
+                f"{self.allowed_bytes / 1e9:.1f} GB; with fewer --workers a share is larger"
+            )
+            end(below)
+
+    def _end_strays(self, processes: Mapping[int, Process]) -> None:
+        """Ends what workers that were killed have left behind: the fork server has adopted it."""
+        if self.server is None or self.server not in processes or processes[self.server].parent != os.getpid():
+            return
+        ours = {running.pid for running in self.running.values()}
+        end(pid for pid in descendants(self.server, {x: y for x, y in processes.items() if x not in ours}))
 
     def _escalate(self) -> None:
         """Sends each trial past its deadline the next signal that is due; every trial SIGKILL where `kill` is set."""

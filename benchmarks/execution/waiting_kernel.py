@@ -32,7 +32,8 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerBase
 
 from benchmarks.execution.fork_server import main_hidden
-from benchmarks.execution.lifeline import die_with_parent
+from benchmarks.execution.lifeline import die_with_parent, name_process
+from benchmarks.execution.memory import preferred_victim
 
 if TYPE_CHECKING:
     from benchmarks.trial import Mode, Trial
@@ -166,7 +167,9 @@ def manager_class(kernel: WaitingKernel, connection_file: Path) -> type[AsyncKer
 
 def _serve(orders: Connection, parent: int, forked: bool, names: tuple[str, str, Mode] | None) -> None:
     """The life of a kernel: it does its imports, waits for its orders, then is an ordinary ipykernel."""
+    name_process("rnnb-kernel")
     die_with_parent(parent)
+    preferred_victim()
     if not forked:
         gc.disable()  # to look through what imports make, which is never garbage, takes a quarter of their time
         import benchmarks.execution.kernel_imports  # noqa: F401

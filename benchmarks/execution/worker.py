@@ -20,8 +20,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from benchmarks.execution.family import end_descendants
+from benchmarks.execution.lifeline import adopt_orphans, name_process
 from benchmarks.execution.slots import Slot
-from benchmarks.records import failure, read_curve, write_atomically, write_result
+from benchmarks.records import Status, failure, read_curve, write_atomically, write_result
 from benchmarks.trial import Trial
 
 STORAGE_EXIT = 74
@@ -69,6 +71,8 @@ class Job:
 def main(job: Job) -> None:
     """The worker's whole life. Ends with `STORAGE_EXIT` where the run folder cannot be written."""
     os.setsid()
+    name_process("rnnb-worker")
+    adopt_orphans()
     try:
         fresh_folder(job.folder)
         _redirect_output(job.folder / "stderr.log")
@@ -98,10 +102,27 @@ def main(job: Job) -> None:
         if ending is not None:
             curve = read_curve(job.folder)
             write_result(job.folder, failure(job.trial, *ending, job.code_digest, curve))
-    except OSError as error:
-        if error.errno not in STORAGE_ERRORS:
-            raise
-        sys.exit(STORAGE_EXIT)
+    except Exception as error:
+        try:
+            if not job.folder.exists() and job.folder.parent.exists():
+                _record_removal(job)
+                return
+        except OSError:
+            sys.exit(STORAGE_EXIT)
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            sys.exit(STORAGE_EXIT)
+        raise
+    finally:
+        end_descendants(os.getpid())  # what the trial started in sessions of its own
+
+
+def _record_removal(job: Job) -> None:
+    """The row of a trial that has removed its own run folder, which is no fault of the disk."""
+    fresh_folder(job.folder)
+    write_atomically(job.folder / "spec.json", json.dumps(asdict(job.trial), indent=1))
+    write_atomically(job.folder / "env.json", json.dumps(job.environment, indent=1))
+    reason = "the run folder was removed while the trial ran; no other trial's was, so presumably by the trial itself"
+    write_result(job.folder, failure(job.trial, Status.ERROR, reason, job.code_digest))
 
 
 def fresh_folder(folder: Path) -> None:
@@ -140,4 +161,5 @@ def _end_with_parent() -> None:
     coordinator = parent_process()
     if coordinator is not None:
         wait([coordinator.sentinel])
+        end_descendants(os.getpid())
         os.killpg(0, signal.SIGKILL)
