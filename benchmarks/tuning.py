@@ -23,6 +23,7 @@ from optuna.trial import create_trial
 from benchmarks import provenance
 from benchmarks.execution.lock import FolderInUse
 from benchmarks.execution.plan import Plan, plan, refusal
+from benchmarks.metrics import cross_entropy
 from benchmarks.parameters import InvalidParameter
 from benchmarks.records import RERUN, Result, Status, read_curve, read_result, run_folder
 from benchmarks.running import INFRASTRUCTURE, Options, Stopped, code_digests, prepare, supervise
@@ -134,10 +135,13 @@ class Study:
         return -value if self.direction == "higher" else value, math.inf if loss is None else loss
 
     def outcome(self, shared: float | None = None) -> Tuned:
-        """The best on validation; of equal ones the first, so that a tie in metric and loss leaves the default. shared: as
-        `Tuned` has it."""
+        """The best on validation; of equal ones the first. The default stays where it has the same metric and a loss that is
+        practically the same. shared: as `Tuned` has it."""
         places = self.places()
         best = places.index(0)
+        if self.values[0] is not None and self.values[0] == self.values[best]:
+            default, least = (math.inf if loss is None else loss for loss in (self.losses[0], self.losses[best]))
+            best = 0 if default <= least + cross_entropy.margin else best
         return Tuned(
             task=self.task.name,
             task_settings=self.task.written,
