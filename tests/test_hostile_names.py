@@ -83,7 +83,7 @@ def test_a_suites_folder_is_one_folder_of_the_results_or_the_suite_is_refused(
 
 @given(names, names)
 def test_whatever_a_file_and_its_columns_are_called_their_folder_lies_in_the_results(file: str, column: str) -> None:
-    made = _name(Source(Path(file), (Path(file),)), {"target_column": column})
+    made = _name(Source(Path(file), (Path(file),)), {"target_column": column}, ())
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{6}", made) and len(made) < 60
     assert re.fullmatch(r"[0-9a-f]{16}", trials(("floor",), ("adding",), 1)[0].id)
 

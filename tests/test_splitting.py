@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -30,6 +31,7 @@ from benchmarks.your_data.prepared import Prepared
 from benchmarks.your_data.reading import Roles, locate, read
 from benchmarks.your_data.recording import BadInput, Recording
 from benchmarks.your_data.sequences import LEAD, LONGEST, prepare
+from models import registry
 from models.sequences import Classes, SequenceBatch, last_steps
 
 
@@ -608,3 +610,26 @@ def test_wide_rows_of_a_group_are_sequences_of_their_own(tmp_path: Path) -> None
     wide = wide.assign(site=[f"s{k % 8}" for k in range(40)], y=[f"c{k % 2}" for k in range(40)])
     made = ready(recorded(wide, tmp_path, target="y", group="site", wide=True))
     assert len(made.windows) == 40 and set(made.windows.length) == {12}
+
+
+def test_a_rare_word_of_a_sentence_stands_for_its_ending(tmp_path: Path) -> None:
+    """Every word occurs once, and its ending gives its tag: `frequent_tag` can know nothing else of the test words."""
+    rng = np.random.default_rng(0)
+
+    def word() -> tuple[str, str]:
+        ending, tag = (("ing", "V"), ("ness", "N"), ("ous", "A"))[int(rng.integers(3))]
+        return "".join(rng.choice(list("bcdfgklmprt"), 6)) + ending, tag
+
+    sentences = [["the\tD", *("\t".join(word()) for _ in range(6))] for _ in range(120)]
+    path = tmp_path / "a.conll"
+    path.write_text("\n\n".join("\n".join(sentence) for sentence in sentences) + "\n")
+    task = YourData(**yaml.safe_load(look(path, Asked(Roles())).content)["grids"][0]["tasks"][0]["parameters"])
+    names = task.input_symbols
+    assert names is not None and "the" in names and any(name.startswith("<a -") for name in names)
+    train, validation, test = task.splits(0)
+    predictor = registry.build(
+        registry.entry("frequent_tag"), task.input, task.target, task.causal, registry.entry("frequent_tag").config, 0
+    )
+    predictor.fit(train, validation, torch.Generator().manual_seed(0))
+    answers = predictor(test.inputs, None, test.lengths)[0].argmax(-1)
+    assert float((answers == test.targets)[test.scored].double().mean()) > 0.95

@@ -122,7 +122,10 @@ def test_a_result_reads_back_as_it_was_written(tmp_path):
     trial = specify("hidden_source", "rnn", 0, 2000, "cpu")
     folder = tmp_path / trial.id
     folder.mkdir()
-    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    row = {"step": 1, "seconds": 0.5, "train_loss": 1.0, "gradient_norm": 1.0}
+    (folder / "metrics.jsonl").write_text(
+        json.dumps({**row, "validation_loss": 1.0, "validation": 1.0, "best": True}) + "\n"
+    )
     written = result_of(
         trial,
         test={"cross_entropy": 0.98},

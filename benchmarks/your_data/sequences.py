@@ -18,6 +18,7 @@ from benchmarks.seeding import numpy_generator
 from benchmarks.tables_to_sequences import Kind as ColumnKind
 from benchmarks.your_data.kinds import Question
 from benchmarks.your_data.parts import DEVELOPMENT, TEST, TRAIN, VALIDATION, Parts
+from benchmarks.your_data.plain import SENTENCE
 from benchmarks.your_data.prepared import Answers, Prepared, Steps, Windows
 from benchmarks.your_data.recording import Recording, counted, listed, sequence_numbers
 
@@ -35,6 +36,8 @@ MOST_VALUES = 60_000_000
 MOST_SYMBOLS = 5_000
 LEAST_SEEN = 2
 """A symbol that the development part holds less often is read as another: fewer would not settle its weights."""
+LONGEST_ENDING, ENDING_SEEN = 4, 5
+"""Letters of an ending at most, and how many rare words of the development part must have it."""
 OTHER = "<other>"
 END = "<end>"
 """After the last symbol of a sequence, where it is asked for."""
@@ -115,7 +118,10 @@ def _steps(recording: Recording, question: Question, development: np.ndarray) ->
         column: "number" if pd.api.types.is_numeric_dtype(frame[column]) else "category" for column in columns
     }
     if question.kind != "forecasting" and list(kinds.values()) == ["category"]:
-        return _symbols(frame[columns[0]], development), tuple(remarks)
+        symbols = frame[columns[0]]
+        if question.kind == "tagging" and recording.sequence == SENTENCE:
+            symbols = _spelled(symbols, development)
+        return _symbols(symbols, development), tuple(remarks)
     if question.kind == "forecasting":
         assert recording.target is not None
         kinds = {recording.target: "number", **kinds}
@@ -157,6 +163,22 @@ def _following(steps: Steps, number: np.ndarray) -> np.ndarray:
     assert steps.symbols is not None
     is_end = np.append(number[1:] != number[:-1], True)
     return np.where(is_end, len(steps.symbols) - 1, np.append(steps.values[1:], 0))
+
+
+def _spelled(words: pd.Series, development: np.ndarray) -> pd.Series:
+    """Words as they are, but for rare ones, which a tagger will meet again under other names: those stand for their case and
+    their longest ending that rare words of the development part have often enough (Brants 2000, doi:10.3115/974147.974178)."""
+    texts = words.astype(str)
+    counts = texts[development].value_counts()
+    is_rare = ~texts.isin(counts.index[counts >= LEAST_SEEN])
+    rare = texts[is_rare]
+    case = np.select([rare.str.contains(r"\d"), rare.str.isupper(), rare.str.istitle()], ["1", "AA", "Aa"], "a")
+    spelled = pd.Series(OTHER, rare.index)
+    for length in range(1, LONGEST_ENDING + 1):
+        forms = "<" + pd.Series(case, rare.index) + " -" + rare.str.lower().str[-length:] + ">"
+        seen = forms[development[is_rare.to_numpy()]].value_counts()
+        spelled = forms.where(forms.isin(seen.index[seen >= ENDING_SEEN]), spelled)
+    return texts.mask(is_rare, spelled).rename(words.name)
 
 
 def _symbols(values: pd.Series, development: np.ndarray, end: str | None = None) -> Steps:
