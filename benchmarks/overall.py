@@ -82,6 +82,15 @@ class Field:
         apart = {other: average([self._loss(other, first, task) for task in self.tasks]) for other in others}
         return first, *(other for other in others if not apart[other].is_significant)
 
+    @cached_property
+    def leader_without(self) -> dict[str, str]:
+        """Task → the model with the smallest expected loss over the other tasks."""
+        means = {model: scores.mean(1) for model, scores in self.scores.items()}  # (tasks,)
+        return {
+            task: max(means, key=lambda model, row=row: float(np.delete(means[model], row).mean()))  # type: ignore[misc]
+            for row, task in enumerate(self.tasks)
+        }
+
     def name(self, model: str) -> str:
         """With the flag of fits that were still improving."""
         return f"{model} {RISING}" if self.rising.get(model) else model
@@ -226,30 +235,47 @@ LISTED = 6
 
 
 def headline(field: Field) -> str:
-    """The one sentence over all tasks."""
+    """The one sentence over all tasks, and what it rests on."""
     if not field.is_comparable:
         return "Fewer than two models did at least two scored tasks: nothing is said over tasks."
-    first = field.candidates[0]
-    unit = f"of the way from floor to ceiling or reference, mean over {len(field.tasks)} tasks"
+    first, *others = field.losses
+    unit = f"of the way from floor to ceiling or reference, mean over these {len(field.tasks)} tasks"
     if field.n_seeds < 2:
         return (
             f"Undecided over all tasks: one seed says nothing of other seeds. {field.name(first)} has the smallest loss to the "
             f"best model of each task, {field.losses[first].mean:.2f} {unit}."
         )
-    losses = {model: field.losses[model] for model in field.candidates}
-    leader, *named = (f"{field.name(model)} ({loss.mean:.2f} ± {loss.half:.2f})" for model, loss in losses.items())
-    scale = f" Losses: parts {unit}, ± half of the 95 % interval over seeds and test sequences."
-    flag = f" {RISING}: some of its fits were still improving." if any(map(field.rising.get, losses)) else ""
-    if not named:
-        return (
-            f"Over all tasks {leader} has the smallest expected loss to the best model of each task; every other model that "
-            f"did all tasks loses significantly more.{scale}{flag}"
-        )
-    more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
-    return (
-        f"Undecided over all tasks: {leader} has the smallest expected loss to the best model of each task, but not "
-        f"significantly smaller than {', '.join(named[:LISTED])}{more}.{scale}{flag}"
+    unsure = [model for model in others if model in field.candidates]
+    larger = [model for model in others if model not in field.candidates]
+    lines = [
+        f"{'Undecided over all tasks' if unsure else 'Over all tasks'}: {_losses(field, [first])} has the smallest expected "
+        f"loss to the best model of each task, {unit}."
+    ]
+    if larger:
+        lines.append(f"Significantly larger: {_losses(field, larger)}.")
+    if unsure:
+        lines.append(f"Not decided, because seeds and test sequences leave it open: {_losses(field, unsure)}.")
+    lines += _single_tasks(field)
+    if any(map(field.rising.get, field.losses)):
+        lines.append(f"{RISING}: some of its fits were still improving.")
+    return " ".join(lines)
+
+
+def _losses(field: Field, models: list[str]) -> str:
+    """ "gru (0.12 ± 0.03), …", ± half of the 95 % interval over seeds and test sequences."""
+    shown = (
+        f"{field.name(model)} ({field.losses[model].mean:.2f} ± {field.losses[model].half:.2f})" for model in models
     )
+    more = f" and {len(models) - LISTED} more" if len(models) > LISTED else ""
+    return ", ".join([*shown][:LISTED]) + more
+
+
+def _single_tasks(field: Field) -> Iterator[str]:
+    """Whether one task alone decides which model has the smallest loss."""
+    first = next(iter(field.losses))
+    for task, model in field.leader_without.items():
+        if model != first:
+            yield f"Without {task}, {model} would have the smallest loss."
 
 
 def reading(field: Field) -> Iterator[str]:
@@ -272,12 +298,14 @@ def reading(field: Field) -> Iterator[str]:
 
 
 def remark(field: Field, by_rank: str, by_middle: str) -> str:
-    """Whether other views agree with the headline, and if not, why."""
-    if {by_rank, by_middle} <= set(field.candidates):
-        return "both are in the headline."
+    """Whether other views put another model first than the headline, and if so, why."""
+    first = next(iter(field.losses))
     reasons = []
-    if by_rank not in field.candidates:
+    if by_rank != first:
         reasons.append("ranks ignore by how much a model loses")
-    if by_middle not in field.candidates:
+    if by_middle != first:
         reasons.append("the interquartile mean leaves out the best and the worst quarter of runs")
-    return f"not as the headline, because {' and '.join(reasons)}; the headline counts every loss in full."
+    if not reasons:
+        return "as the headline does."
+    why = " and ".join(reasons)
+    return f"where they differ from the headline, it is because {why}; the headline counts every loss in full."

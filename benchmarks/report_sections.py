@@ -120,9 +120,12 @@ def answer(study: Study) -> Html:
         lines.append(f"By task ({seeds_text(frame)}):")
     listed = Html("".join(f"<li>{escape(line)}</li>" for line in decided))
     last = []
-    floors = [f"{row.model} on {row.task}" for row in frame.itertuples() if row.equals_floor and row.family != "floor"]
+    floors = Counter(
+        f"{row.model} on {row.task}" for row in frame.itertuples() if row.equals_floor and row.family != "floor"
+    )
     if floors:
-        last.append(f"Equal to the floor, hence nothing learned: {', '.join(dict.fromkeys(floors))}.")
+        listed_floors = ", ".join(f"{cell} ({n} seed{'s' if n > 1 else ''})" for cell, n in floors.items())
+        last.append(f"Exactly the floor's value on test, as a constant prediction has it: {listed_floors}.")
     below = below_floor(matrix)
     last.append(f"Worse than the floor by more than noise: {', '.join(below) if below else 'none'}.")
     if {trial.task for trial in study.trials} == {YourData.name}:
@@ -176,9 +179,11 @@ def method(study: Study) -> Html:
     budget = study.parameter_budget
     seconds = sorted({float(t.fit["seconds"]) for t in study.trials if t.fit.get("seconds")})
     clock = f"time to fit, {', '.join(f'{number(x)} s' for x in seconds)} by the clock beside other trials"
-    selected = "The checkpoint was selected on validation; the test split was evaluated once, on that checkpoint."
+    selected = (
+        "The checkpoint was selected on validation; each trial evaluated the test split once, on that checkpoint."
+    )
     draws = (
-        "Every model saw the same data draws, the same test set and the same "
+        "Every model saw the same data draws and the same test set; every model fitted by gradient had the same "
         + (f"{clock}." if seconds else "number of optimiser steps per task."),
         selected,
     )
@@ -205,7 +210,8 @@ def task_list(study: Study) -> Html:
     for label, trial in _first_by(study, 0).items():
         task = tasks.task(trial.task, trial.task_parameters)
         cells = study.matrix[study.matrix["task"] == label]
-        metric = f"{task.metrics[0].name} ({task.metrics[0].unit}), {task.metrics[0].direction} is better"
+        primary = task.metrics[0]
+        metric = f"{primary.name} ({primary.unit}), {primary.direction} is better, margin {primary.margin:g}"
         steps = sorted({_effort(t.fit) for t in study.trials if t.task == trial.task})
         floor, ceiling, reference = (
             float(cells[name].astype(float).mean()) for name in ("floor", "ceiling", "reference")
@@ -310,8 +316,9 @@ def _coverage(study: Study) -> Iterator[str]:
         generator = numpy_generator("coverage of differences")
         found = ", ".join(f"{simulated_coverage(apart, n, generator):.1%} at n = {n}" for n in (3, 5, 10))
         yield (
-            "Simulated with the deviations over seeds and test sequences of this table, a 95 % interval covers the true "
-            f"difference in {found}."
+            "Simulated with the deviations over seeds and test sequences of this table, as if they were normal, a 95 % "
+            f"interval covers the true difference in {found}. Where seeds either solve a task or do not, so few of them say "
+            "little, and an interval can be wider than the metric's range."
         )
 
 
@@ -356,6 +363,7 @@ def over_tasks(study: Study) -> Html:
     field = study.field
     told = paragraphs(overall.reading(field)).text
     if field.is_comparable:
+        told += _loss_table(field).text
         best, *others = field.ranking.ranks
         columns = (f"probability that {best}, first by rank, is", "better", "practically equal", "worse")
         rows = [(f"than {other}", *(f"{p:.2f}" for p in field.verdict(best, other))) for other in others]
@@ -365,6 +373,23 @@ def over_tasks(study: Study) -> Html:
     if field.left_out:
         told += table(("not compared over tasks", "because it"), field.left_out.items()).text
     return Html(told)
+
+
+def _loss_table(field: Field) -> Html:
+    """Each model's loss to the best of each task, and its mean over tasks with its interval."""
+    rows = []
+    for model, loss in field.losses.items():
+        state = (
+            "smallest" if model == next(iter(field.losses)) else "undecided" if model in field.candidates else "larger"
+        )
+        each = [_task_loss(field, model, task) for task in field.tasks]
+        rows.append((field.name(model), f"{loss.mean:.3f}", f"± {loss.half:.2g}", state, *each))
+    return table(("model", "expected loss", "95 % interval", "beside the smallest", *field.tasks), rows)
+
+
+def _task_loss(field: Field, model: str, task: str) -> str:
+    best = max(scores.mean for scores in field.runs[task].values())
+    return f"{best - field.runs[task][model].mean:.3f}"
 
 
 def _without_failures(whole: Field, rest: Field) -> str:

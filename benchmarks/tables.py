@@ -44,7 +44,7 @@ CAPTION = (
     f"? undecided: neither best nor worse. {RISING} still improving: the last third of the steps improved validation by more "
     "than the margin, or a bound on iterations ended the fit, so a longer fit may change the order. A cell with an unfinished "
     "seed is not compared. A cell that lacks a seed which another model of the task has names its own: their means are over "
-    "different draws. = floor: no better than a constant prediction."
+    "different draws. Solved: the task says which value of the metric counts. = floor: no better than a constant prediction."
 )
 
 

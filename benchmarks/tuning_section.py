@@ -70,7 +70,7 @@ def _told(found: Tuning) -> str:
         f"Each model got {found.trials} trials on each task, its default configuration first, by {found.sampler} over the "
         f"search space that the model declares, with seed {found.seed}, on validation alone{commit}; torch {found.torch}, "
         f"{found.machine}."
-        + " Of equal metrics on validation the lower loss won."
+        + " Of equal metrics on validation the lower loss won; the default stayed where its loss was practically the same."
         * any(each.losses for each in found.studies)
     )
 
@@ -94,8 +94,9 @@ def _reading(study: Study) -> list[str]:
     lines = [_draws(study.tuned)] if study.tuned and _draws(study.tuned) else []
     lines += [
         "Values are of the primary metric on validation. The tuned one is the best of many and so flattered by chance, the "
-        "more the noisier the task; whether tuning helped is for the test scores to say. Where the suite runs both "
-        "configurations, the last column does: the difference of the metric on test with its 95 % t interval, paired by seed."
+        "more the noisier the task; whether tuning helped is for the test scores to say. Where a suite runs both "
+        "configurations, a last column has the difference of the metric on test with its 95 % interval, paired by seed and "
+        "test sequence."
     ]
     tuned: dict[str, bool] = {}
     for trial, task, model in zip(study.trials, study.frame["task"], study.frame["model"], strict=True):

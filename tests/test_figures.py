@@ -182,10 +182,10 @@ def test_a_sweep_tells_who_keeps_the_rule(tmp_path):
     [
         ({}, "No task is complete"),
         ({"a": ("best", "worse")}, "Every model is either best or worse"),
-        ({"a": ("best", "undecided")}, "The best is not decided"),
+        ({"a": ("best", "undecided")}, "Some models are undecided"),
         (
             {"a": ("best", "undecided"), "b": ("best", "worse"), "c": ("best", "best")},
-            "Every model is either best or worse on 2 of 3 tasks; the others are not decided",
+            "2 of 3 tasks are decided: no model is left between best and worse",
         ),
     ],
 )

@@ -228,7 +228,7 @@ def test_the_answer_names_the_best_of_each_task_and_what_learned_nothing(tmp_pat
     text = sections.answer(study_of(tmp_path, planned)).text
     assert "By task (n = 2 seeds):" in text
     assert re.search(r"<li>recall: best: gru; (undecided: lstm, floor|2 worse)</li>", text)
-    assert "nothing learned: lstm on recall." in text
+    assert "as a constant prediction has it: lstm on recall (2 seeds)." in text
 
 
 def test_the_floor_of_a_forecast_stands_beside_the_seasonal_naive_one(tmp_path):

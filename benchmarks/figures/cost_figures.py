@@ -276,4 +276,5 @@ def _claim(both: pd.DataFrame, tasks: list[str]) -> str:
     if not names:
         return "No model streams"
     shown = f"{', '.join(names)} {'is' if len(names) == 1 else 'are each'}"
-    return f"{shown} on the front of quality against streaming latency {on_tasks(max(counts.values()), len(tasks))}"
+    where = on_tasks(max(counts.values()), len(tasks))
+    return f"By their means {shown} on the front of quality against streaming latency {where}"

@@ -76,10 +76,8 @@ def _decided(matrix: pd.DataFrame) -> str:
     open_tasks = compared.loc[compared["state"] == State.UNDECIDED, "task"].nunique()
     n_tasks = compared["task"].nunique()
     if n_tasks == 1:
-        return "The best is not decided" if open_tasks else "Every model is either best or worse"
-    return (
-        f"Every model is either best or worse on {n_tasks - open_tasks} of {n_tasks} tasks; the others are not decided"
-    )
+        return "Some models are undecided" if open_tasks else "Every model is either best or worse"
+    return f"{n_tasks - open_tasks} of {n_tasks} tasks are decided: no model is left between best and worse"
 
 
 def _score_row(ax: Axes, row: int, values: Sequence[float], cell: pd.Series, style: Style) -> None:
@@ -226,9 +224,10 @@ def _fastest(frame: pd.DataFrame, curves: Curves, tasks: list[str]) -> str:
                 crossed[model] = way.index[way >= 0.9][0]
         first.update(model for model, step in crossed.items() if step == min(crossed.values()))
     if not first:
-        return "no model fitted by gradient gets nine tenths of the way from floor to ceiling"
+        return "no model fitted by gradient gets nine tenths of the way from floor to ceiling or reference"
     model, n = first.most_common(1)[0]
-    return f"{model} is first, or among the first, past nine tenths of the way to the ceiling {tables.on_tasks(n, len(tasks))}"
+    where = tables.on_tasks(n, len(tasks))
+    return f"{model} is first, or among the first, past nine tenths of the way to ceiling or reference {where}"
 
 
 def _curve(ax: Axes, curve: pd.DataFrame, last: float, style: Style) -> tuple[float, float]:

@@ -76,7 +76,7 @@ def _expected(study: Tuned, rivals: dict[str, Tuned]) -> np.ndarray:
 
 def _message(by_task: dict[str, dict[str, Tuned]]) -> str:
     """Whether tuning changes who leads."""
-    changed = Counter(_leader(own, "default") != _leader(own, "tuned") for own in by_task.values() if len(own) > 1)
+    changed = Counter(not _leaders(own, "default") & _leaders(own, "tuned") for own in by_task.values() if len(own) > 1)
     if not changed.total():
         moved = [bool(x.changed) for own in by_task.values() for x in own.values()]
         return f"Tuning found a better configuration than the default in {sum(moved)} of {len(moved)} studies"
@@ -84,8 +84,9 @@ def _message(by_task: dict[str, dict[str, Tuned]]) -> str:
     return f"Tuning changes which model leads on validation on {changed[True]} of {n} task{'s' if n > 1 else ''}"
 
 
-def _leader(own: dict[str, Tuned], when: str) -> str | None:
-    """The model with the best default or tuned value."""
+def _leaders(own: dict[str, Tuned], when: str) -> set[str]:
+    """The models with the best default or tuned value."""
     values = {model: getattr(x, when) for model, x in own.items() if getattr(x, when) is not None}
     sign = 1.0 if _primary(next(iter(own.values()))).direction == "higher" else -1.0
-    return max(values, key=lambda model: sign * values[model], default=None)
+    best = max((sign * value for value in values.values()), default=None)
+    return {model for model, value in values.items() if sign * value == best}
