@@ -7,6 +7,7 @@ The headline names the model with the smallest loss, and every other model whose
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as entry
@@ -27,7 +28,7 @@ from benchmarks.comparison import (
 from benchmarks.records import FAILED, Status
 from benchmarks.seeding import numpy_generator
 from benchmarks.statistics import Interval
-from benchmarks.tables import MISSING, RISING, finished, with_defaults
+from benchmarks.tables import MISSING, RISING, finished, usable, with_defaults
 from benchmarks.verdicts import Estimate, Scores, average, difference
 
 N_STUDIES = 500
@@ -87,7 +88,8 @@ class Field:
         """Task → the model with the smallest expected loss over the other tasks."""
         means = {model: scores.mean(1) for model, scores in self.scores.items()}  # (tasks,)
         return {
-            task: max(means, key=lambda model, row=row: float(np.delete(means[model], row).mean()))  # type: ignore[misc]
+            # Of equal ones the first in the headline.
+            task: max(self.losses, key=lambda model, row=row: round(float(np.delete(means[model], row).mean()), 9))  # type: ignore[misc]
             for row, task in enumerate(self.tasks)
         }
 
@@ -144,9 +146,10 @@ def field(frame: pd.DataFrame) -> Field:
     a rival twice over would cost all others power."""
     scored = frame[frame["score"].notna() & (frame["status"] == Status.OK)]
     tasks = tuple(task for task in dict.fromkeys(frame["task"]) if (scored["task"] == task).any())
-    worst, worst_merits = scored.groupby("task")["score"].min(), _worst_merits(frame)
+    worst, worst_merits = usable(scored).groupby("task")["score"].min(), _worst_merits(usable(frame))
     rows = frame[frame["task"].isin(tasks) & (frame["family"] != "floor")]
     scores, merits, imputed, left_out = {}, {}, {}, {}
+    seeds_of: dict[str, tuple[int, ...]] = {}
     for model, own in rows.groupby("model", sort=False):
         reason = _absence(own, tasks)
         if reason is not None:
@@ -159,15 +162,21 @@ def field(frame: pd.DataFrame) -> Field:
             left_out[str(model)] = "has other seeds on some tasks"
             continue
         scores[str(model)] = table.to_numpy()
+        seeds_of[str(model)] = tuple(table.columns)
         by_task = dict(list(own[["task", "status", "value", "direction", "margin"]].groupby("task", sort=False)))
         merits[str(model)] = np.array([_merit(by_task[task], worst_merits[task]) for task in tasks])
         if failed.any():
             imputed[str(model)] = int(failed.sum())
-    runs = {task: _runs(own) for task, own in frame[frame["task"].isin(tasks)].groupby("task", sort=False)}
+    usual = Counter(seeds_of.values()).most_common(1)[0][0] if seeds_of else ()
+    for model in [model for model in scores if seeds_of[model] != usual]:
+        left_out[model] = "has other seeds than most models"
+        del scores[model], merits[model]
+        imputed.pop(model, None)
+    runs = {task: _runs(own, usual) for task, own in frame[frame["task"].isin(tasks)].groupby("task", sort=False)}
     for model in imputed:  # in a loss too a failure is the worst score
         for row, task in enumerate(tasks):
             seeds = sorted(set(rows.loc[rows["model"] == model, "seed"]))
-            runs[task][model] = Scores(dict(zip(seeds, scores[model][row], strict=True)))
+            runs[task].setdefault(model, Scores(dict(zip(seeds, scores[model][row], strict=True))))
     for default in filter(None, map(with_defaults, list(scores))):
         if scores.pop(default, None) is not None:
             left_out[default] = "its tuned configuration is compared in its place"
@@ -178,12 +187,13 @@ def field(frame: pd.DataFrame) -> Field:
     return Field(tasks, scores, merits, imputed, left_out, runs, rising)
 
 
-def _runs(own: pd.DataFrame) -> dict[str, Scores]:
-    """The models that finished a task, floors apart, with their scores; terms are those of the score, not of the metric."""
+def _runs(own: pd.DataFrame, seeds: tuple[int, ...]) -> dict[str, Scores]:
+    """The models that finished a task with these seeds, floors apart, with their scores; terms are those of the score, not of
+    the metric."""
     found = {}
     for (_, model), scores in finished(own[own["family"] != "floor"]).items():
         cell = own[own["model"] == model]
-        if len(scores.values) == len(cell):
+        if tuple(sorted(scores.values)) == seeds and len(cell) == len(seeds) and cell["score"].notna().all():
             scale = 1 / abs(_goal(cell) - float(cell["floor"].astype(float).mean()))
             values = dict(zip(cell["seed"], cell["score"].astype(float), strict=True))
             found[model] = Scores(values, {seed: terms.scaled(scale) for seed, terms in scores.terms.items()})
@@ -256,18 +266,21 @@ def headline(field: Field) -> str:
     if unsure:
         lines.append(f"Not decided, because seeds and test sequences leave it open: {_losses(field, unsure)}.")
     lines += _single_tasks(field)
+    lines.append("The best model of a task is that of these runs.")
     if any(map(field.rising.get, field.losses)):
         lines.append(f"{RISING}: some of its fits were still improving.")
     return " ".join(lines)
 
 
 def _losses(field: Field, models: list[str]) -> str:
-    """ "gru (0.12 ± 0.03), …", ± half of the 95 % interval over seeds and test sequences."""
-    shown = (
-        f"{field.name(model)} ({field.losses[model].mean:.2f} ± {field.losses[model].half:.2f})" for model in models
-    )
+    """ "gru (0.12 ± 0.03), …", ± half of the 95 % interval over seeds and test sequences; 0.00 alone if best on every task."""
+    losses = {model: field.losses[model] for model in models[:LISTED]}
+    shown = [
+        f"{field.name(model)} ({loss.mean:.2f}{f' ± {loss.half:.2f}' if loss.half else ''})"
+        for model, loss in losses.items()
+    ]
     more = f" and {len(models) - LISTED} more" if len(models) > LISTED else ""
-    return ", ".join([*shown][:LISTED]) + more
+    return ", ".join(shown) + more
 
 
 def _single_tasks(field: Field) -> Iterator[str]:

@@ -127,7 +127,8 @@ def answer(study: Study) -> Html:
         listed_floors = ", ".join(f"{cell} ({n} seed{'s' if n > 1 else ''})" for cell, n in floors.items())
         last.append(f"Exactly the floor's value on test, as a constant prediction has it: {listed_floors}.")
     below = below_floor(matrix)
-    last.append(f"Worse than the floor by more than noise: {', '.join(below) if below else 'none'}.")
+    if (matrix["n"] > 1).any():
+        last.append(f"Worse than the floor by more than noise: {', '.join(below) if below else 'none'}.")
     if {trial.task for trial in study.trials} == {YourData.name}:
         from benchmarks.your_data.recommending import recommendation  # which reads a study
 
@@ -159,7 +160,7 @@ def _once(models: Iterable[str]) -> list[str]:
 def below_floor(matrix: pd.DataFrame) -> list[str]:
     """Cells whose whole interval lies on the worse side of the floor."""
     found = []
-    for cell in matrix[(matrix["n"] > 1) & matrix["floor"].notna()].itertuples():
+    for cell in matrix[(matrix["n"] > 1) & (matrix["stale"] == 0) & matrix["floor"].notna()].itertuples():
         worse = cell.high < cell.floor if cell.direction == "higher" else cell.low > cell.floor
         if worse and not math.isclose(cell.mean, cell.floor, rel_tol=1e-6):
             found.append(f"{cell.model} on {cell.task}")
@@ -292,7 +293,9 @@ def difference_table(study: Study) -> Html:
     cells = {(row["model"], row["task"]): row for row in study.matrix.to_dict("records") if row["state"]}
     if not cells:
         return paragraphs(["No model has finished a task with every seed yet."])
-    leaders = {task: model for (model, task), row in cells.items() if row["to_best"] == 0 and row["to_best_low"] == 0}
+    leaders = {
+        task: next(iter(models_of)) for task, models_of in tables.standings(study.frame).items()
+    }  # best mean first
     tasks_shown = list(dict.fromkeys(task for _, task in cells))
     others = [row["to_best_n"] for (model, task), row in cells.items() if model != leaders.get(task)]
     most = max(others, default=1)
@@ -304,7 +307,7 @@ def difference_table(study: Study) -> Html:
             line.append("–" if row is None else Html(_to_best(row, model == leaders.get(task), most)))
         rows.append(line)
     heads = [f"{task}: minus {leaders.get(task, 'the best')}" for task in tasks_shown]
-    seeds = f"n = {most} seeds where no other number is given." if most > 1 else "One seed: no uncertainty."
+    seeds = f"n = {most} seeds where no other number is given." if most > 1 else "One seed in common: no uncertainty."
     return Html(table(["model", *heads], rows).text + paragraphs([seeds, *_coverage(study)]).text)
 
 
@@ -325,6 +328,8 @@ def _coverage(study: Study) -> Iterator[str]:
 def _to_best(row: Mapping[str, Any], leads: bool, most: int) -> str:
     if leads:
         return '<span class="best">the best mean</span>'
+    if not row["to_best_n"]:
+        return f'<span class="{row["state"]}">no seed in common<br>{row["state"]}</span>'
     bounds = (
         "one seed"
         if math.isnan(row["to_best_low"])
@@ -352,7 +357,8 @@ def _difference(apart: Estimate, margin: float) -> tuple[str, str, int, str]:
         return signed(apart.mean), "–", apart.n, "one seed: no uncertainty"
     reading = "undecided"
     if apart.is_significant:
-        reading = "different" if abs(apart.mean) > margin else "different, by less than the margin"
+        is_small = apart.probability_within(margin) >= SURE
+        reading = "different, by less than the margin" if is_small else "different"
     elif apart.probability_within(margin) >= SURE:
         reading = "practically equal"
     return signed(apart.mean), f"{signed(apart.low)} … {signed(apart.high)}", apart.n, reading
@@ -383,7 +389,8 @@ def _loss_table(field: Field) -> Html:
             "smallest" if model == next(iter(field.losses)) else "undecided" if model in field.candidates else "larger"
         )
         each = [_task_loss(field, model, task) for task in field.tasks]
-        rows.append((field.name(model), f"{loss.mean:.3f}", f"± {loss.half:.2g}", state, *each))
+        half = f"± {loss.half:.2g}" if loss.half else "best of every task"
+        rows.append((field.name(model), f"{loss.mean:.3f}", half, state, *each))
     return table(("model", "expected loss", "95 % interval", "beside the smallest", *field.tasks), rows)
 
 

@@ -89,7 +89,9 @@ class Estimate(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """Whether the 95 % interval excludes zero; never for one seed."""
+        """Whether the 95 % interval excludes zero; never for one seed, nor where no spread is known at all."""
+        if self.seeds == 0 and math.isnan(self.sequences):
+            return False
         return self.low > 0 or self.high < 0
 
     def probability_within(self, margin: float) -> float:
@@ -195,7 +197,7 @@ def states(models: Mapping[str, Scores], direction: str, margin: float) -> dict[
             found[model] = State.BEST, to_leader._replace(seeds=0.0, sequences=0.0)
             continue
         still_equal = still_equal and to_leader.probability_within(margin) >= SURE
-        worse = to_leader.is_significant and abs(to_leader.mean) > margin
+        worse = to_leader.is_significant and -sign * to_leader.mean > margin
         found[model] = State.BEST if still_equal else State.WORSE if worse else State.UNDECIDED, to_leader
     return found
 

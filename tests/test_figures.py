@@ -181,11 +181,11 @@ def test_a_sweep_tells_who_keeps_the_rule(tmp_path):
     ("states", "told"),
     [
         ({}, "No task is complete"),
-        ({"a": ("best", "worse")}, "Every model is either best or worse"),
+        ({"a": ("best", "worse")}, "Every compared model is either best or worse"),
         ({"a": ("best", "undecided")}, "Some models are undecided"),
         (
             {"a": ("best", "undecided"), "b": ("best", "worse"), "c": ("best", "best")},
-            "2 of 3 tasks are decided: no model is left between best and worse",
+            "2 of 3 tasks are decided: no compared model is left between best and worse",
         ),
     ],
 )

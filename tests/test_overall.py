@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from synthetic_runs import trials, write_run
+from synthetic_runs import trials, write_failure, write_run
 
 from benchmarks import overall, tables
 from benchmarks.figures import overall_figures
@@ -69,7 +69,7 @@ def test_the_better_ranks_first_and_the_sentences_say_how_sure(tmp_path):
     verdict = found.verdict("lstm", "rnn")
     assert verdict.better > 0.9 and sum(verdict) == pytest.approx(1)
     told = "\n".join(overall.reading(found))
-    assert found.candidates == ("lstm",) and told.startswith("Over all tasks: lstm (0.00 ± 0.00) has the smallest")
+    assert found.candidates == ("lstm",) and told.startswith("Over all tasks: lstm (0.00) has the smallest")
     assert "Significantly larger: gru (" in told and "Without " not in told
     assert "Mean rank puts lstm first (1.0 of 4)" in told and "as the headline does" in told
     assert "underpowered: 6 tasks can tell at most 2 models" in told
@@ -150,3 +150,34 @@ def test_the_headline_names_what_is_larger_what_is_open_and_the_task_that_decide
     assert f"Without parity, {found.leader_without['parity']} would have the smallest loss." in told
     page = over_tasks(Study("s", "d", "e", None, tmp_path, planned, tables.frame(tmp_path, planned), None)).text
     assert page.count("<td>undecided</td>") == 1 and page.count("<td>larger</td>") == 1
+
+
+def test_one_failed_seed_leaves_the_test_sample_in_the_losses_of_the_other_tasks(tmp_path):
+    planned = trials(("gru", "lstm"), ("recall", "parity", "hidden_source"), 3)
+    for trial in planned:
+        skill = 0.9 if trial.model == "lstm" else 0.89
+        if (trial.model, trial.task, trial.seed) == ("gru", "recall", 0):
+            write_failure(tmp_path, trial, Status.DIVERGED, "loss nan at step 7")
+        else:
+            write_run(tmp_path, trial, skill)
+    found = overall.field(tables.frame(tmp_path, planned))
+    assert found.imputed == {"gru": 1}
+    assert found.runs["parity"]["gru"].terms and not found.runs["recall"]["gru"].terms
+    assert found.losses["gru"].sequences > 0
+
+
+def test_a_tie_without_a_task_is_no_other_leader(tmp_path):
+    planned = trials(("lstm", "gru"), ("recall", "parity", "adding"), 3)
+    for trial in planned:
+        write_run(tmp_path, trial, 0.5 if (trial.model, trial.task) == ("lstm", "parity") else 0.9)
+    found = overall.field(tables.frame(tmp_path, planned))
+    assert set(found.leader_without.values()) == {"gru"} and "Without" not in overall.headline(found)
+
+
+def test_a_model_with_other_seeds_is_not_compared_over_tasks(tmp_path):
+    planned = [x for x in trials(("gru", "lstm", "rnn"), ("recall", "parity"), 6) if (x.seed > 2) == (x.model == "gru")]
+    for trial in planned:
+        write_run(tmp_path, trial, {"gru": 0.1, "lstm": 0.9, "rnn": 0.8}[trial.model])
+    found = overall.field(tables.frame(tmp_path, planned))
+    assert set(found.scores) == {"lstm", "rnn"} and found.left_out == {"gru": "has other seeds than most models"}
+    assert overall.headline(found).startswith("Over all tasks: lstm (0.00) has the smallest")

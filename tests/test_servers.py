@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -83,13 +83,11 @@ def answer(port: int, host: str, path: str = "/") -> int:
 
 def listening(process: psutil.Process) -> set[str]:
     """The addresses at which a process or its children can be reached."""
-    family = [process, *process.children(recursive=True)]
-    return {
-        connection.laddr.ip
-        for member in family
-        for connection in member.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for member in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # a child that has just ended
+            found |= {x.laddr.ip for x in member.net_connections("inet") if x.status == psutil.CONN_LISTEN}
+    return found
 
 
 def free_port() -> int:

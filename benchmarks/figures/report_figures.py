@@ -76,8 +76,8 @@ def _decided(matrix: pd.DataFrame) -> str:
     open_tasks = compared.loc[compared["state"] == State.UNDECIDED, "task"].nunique()
     n_tasks = compared["task"].nunique()
     if n_tasks == 1:
-        return "Some models are undecided" if open_tasks else "Every model is either best or worse"
-    return f"{n_tasks - open_tasks} of {n_tasks} tasks are decided: no model is left between best and worse"
+        return "Some models are undecided" if open_tasks else "Every compared model is either best or worse"
+    return f"{n_tasks - open_tasks} of {n_tasks} tasks are decided: no compared model is left between best and worse"
 
 
 def _score_row(ax: Axes, row: int, values: Sequence[float], cell: pd.Series, style: Style) -> None:

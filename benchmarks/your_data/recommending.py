@@ -93,8 +93,8 @@ def _constant(study: Study) -> str:
 
 
 def _value(study: Study, cell: Cell) -> str:
-    half = (cell["high"] - cell["low"]) / 2
-    spread = "" if math.isnan(half) else f" ± {half:.2g}"
+    bounds = f"{number(cell['low'])} to {number(cell['high'])}"
+    spread = "" if math.isnan(cell["low"]) else f", 95 % interval {bounds}"
     seeds = f"mean of {cell['n']} seeds" if cell["n"] > 1 else "one seed"
     return f"{cell['metric']} {number(cell['mean'])}{spread} ({cell['unit']}, {seeds}){_also(study, cell)}"
 
