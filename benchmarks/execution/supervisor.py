@@ -26,7 +26,16 @@ from typing import Any, Protocol
 
 from benchmarks import provenance
 from benchmarks.execution import fork_server
-from benchmarks.execution.family import Process, descendants, end, end_abandoned, parent_of, private_bytes, snapshot
+from benchmarks.execution.family import (
+    Process,
+    descendants,
+    end,
+    end_abandoned,
+    end_descendants,
+    parent_of,
+    private_bytes,
+    snapshot,
+)
 from benchmarks.execution.liveness import LOOK_S, STALL_S, WARN_S, Sign, processor_seconds
 from benchmarks.execution.lock import locked
 from benchmarks.execution.memory import address_space_limit, share_bytes
@@ -368,7 +377,9 @@ class _Supervisor:
                 self._escalate()
         finally:
             self._kill_all()
-            self._end_strays(snapshot())
+            server = self._living_server(snapshot())
+            if server is not None:  # no worker is left: whatever descends from it was left behind
+                end_descendants(server)
         if storage_failed:
             raise OSError(None, "a trial could not write its run folder; is the disk full or read-only?")
         return (self.busy_s - busy_before) / ((time.monotonic() - started) * workers)
@@ -536,12 +547,18 @@ class _Supervisor:
             )
             end(below)
 
+    def _living_server(self, processes: Mapping[int, Process]) -> int | None:
+        """The fork server's process, None where it is gone or another's."""
+        known = self.server is not None and self.server in processes
+        return self.server if known and processes[self.server].parent == os.getpid() else None  # type: ignore[index]
+
     def _end_strays(self, processes: Mapping[int, Process]) -> None:
         """Ends what workers that were killed have left behind: the fork server has adopted it."""
-        if self.server is None or self.server not in processes or processes[self.server].parent != os.getpid():
+        server = self._living_server(processes)
+        if server is None:
             return
         ours = {running.pid for running in self.running.values()}
-        end(pid for pid in descendants(self.server, {x: y for x, y in processes.items() if x not in ours}))
+        end(pid for pid in descendants(server, {x: y for x, y in processes.items() if x not in ours}))
 
     def _escalate(self) -> None:
         """Sends each trial past its deadline the next signal that is due; every trial SIGKILL where `kill` is set."""
