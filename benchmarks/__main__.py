@@ -254,10 +254,9 @@ def compare(
     from benchmarks.your_data.comparing import Asked, carry_out, look, workers_on
     from benchmarks.your_data.reading import Roles
 
-    keys = tuple(sequence_id or ())
     roles = Roles(
         target=target,
-        sequence_id=keys[0] if len(keys) == 1 else keys or None,
+        sequence_id=tuple(sequence_id or ()),
         group=group,
         time=time,
         split=split,

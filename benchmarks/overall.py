@@ -175,8 +175,7 @@ def field(frame: pd.DataFrame) -> Field:
     runs = {task: _runs(own, usual) for task, own in frame[frame["task"].isin(tasks)].groupby("task", sort=False)}
     for model in imputed:  # in a loss too a failure is the worst score
         for row, task in enumerate(tasks):
-            seeds = sorted(set(rows.loc[rows["model"] == model, "seed"]))
-            runs[task].setdefault(model, Scores(dict(zip(seeds, scores[model][row], strict=True))))
+            runs[task].setdefault(model, Scores(dict(zip(usual, scores[model][row], strict=True))))
     for default in filter(None, map(with_defaults, list(scores))):
         if scores.pop(default, None) is not None:
             left_out[default] = "its tuned configuration is compared in its place"

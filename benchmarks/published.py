@@ -43,7 +43,7 @@ class Claim:
     and spread, the standard deviation over runs where one was published, are in our unit. rule: ``mean within``, our mean is
     at most tolerance away from value; ``mean reaches`` and ``best reaches``, our mean, or our best run, is at most tolerance
     worse than value; ``fails within``, as ``mean within`` for a published failure, which a constant answer matches too. device:
-    the least that can bear the trials. protocol: theirs. differences: what is otherwise in ours. status: ``verified``, read in
+    the least that the trials need. protocol: theirs. differences: what is otherwise in ours. status: ``verified``, read in
     the paper or its authors' repository, or ``second-hand``, read where another quotes it. first_verdict, first: of the first
     run, and the value it was about; "" where no run was kept. changed: what is no longer as it was in that run, although a
     verdict had been seen; "" for nothing.

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,10 @@ from benchmarks.terms import Terms, standard_error
 
 SURE = 0.95
 """The probability at which models count as practically equal, and the confidence of every interval."""
-_NORMAL = 1.959963984540054
+_NORMAL = NormalDist().inv_cdf((1 + SURE) / 2)
 """The normal quantile of that confidence."""
 _NODES = 401
-"""Quantiles of a normal distribution over which a probability is averaged: it is then right to three digits."""
+"""Quantiles of a normal distribution over which a probability is averaged: it is then right to a quarter of a percent."""
 
 
 class State(StrEnum):
@@ -96,9 +97,11 @@ class Estimate(NamedTuple):
 
     def probability_within(self, margin: float) -> float:
         """That the true value lies within ±margin: a scaled t variable for the seeds plus a normal one for the sequences, with
-        flat priors. NaN for one seed."""
+        flat priors. NaN for one seed, and where no spread is known of two results that differ."""
         if self.n < 2:
             return math.nan
+        if self.seeds == 0 and math.isnan(self.sequences):
+            return 1.0 if self.mean == 0 else math.nan
         from scipy import special  # here, because it takes 0.3 s to import
 
         sequences = 0.0 if math.isnan(self.sequences) else self.sequences
@@ -106,10 +109,6 @@ class Estimate(NamedTuple):
         above, below = margin - self.mean - nodes, -margin - self.mean - nodes  # (nodes,)
         if self.seeds > 0:
             within = special.stdtr(self.degrees, above / self.seeds) - special.stdtr(self.degrees, below / self.seeds)
-        elif sequences > 0:
-            return float(
-                special.ndtr((margin - self.mean) / sequences) - special.ndtr((-margin - self.mean) / sequences)
-            )
         else:
             within = (above >= 0) & (below <= 0)
         return float(np.mean(within))

@@ -199,8 +199,7 @@ def _refuses(inputs: InputSpec, target: TargetSpec, causal: bool) -> str | None:
 
 
 def _build(inputs: InputSpec, target: TargetSpec, causal: bool, config: NearestNeighbourConfig) -> Predictor:
-    if not isinstance(target, Classes) or _refuses(inputs, target, causal):
-        raise ValueError(_refuses(inputs, target, causal))
+    assert isinstance(target, Classes)  # others are refused
     return NearestNeighbour(inputs, target, config)
 
 

@@ -9,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import faulty
 import psutil
 import pytest
+from waiting import within
 
 from benchmarks.execution import family, memory, notebook_run, scratch, supervisor
 from benchmarks.execution.lifeline import COORDINATOR
@@ -36,15 +35,6 @@ def execute(trials: list[Trial], results: Path, notebook: Path, **options: objec
 def by_trial(summary: Summary, trials: list[Trial]) -> list[tuple[Status, str]]:
     results = {result.trial_id: result for result in summary.results}
     return [(results[trial.id].status, str(results[trial.id].reason)) for trial in trials]
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def is_alive(pid: int) -> bool:

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from mlflow import MlflowClient
+from waiting import within
 
 from benchmarks import records, tables, tracking
 from benchmarks.records import Status, read_result, run_folder
@@ -69,15 +69,6 @@ def _family(results: Path) -> dict[int, str]:
         except (psutil.Error, OSError):
             continue
     return found
-
-
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _kill(kind: str, coordinator: subprocess.Popen[bytes], results: Path, patience_s: float) -> bool:
@@ -158,7 +149,7 @@ def killed_and_resumed(
             wrong.append(f"{kind} killed at {moment:.1f} s: the run hangs")
             coordinator.kill()
             coordinator.wait()
-        if not _within(5, lambda: not _family(results)):
+        if not within(5, lambda: not _family(results)):
             wrong.append(f"{kind} killed at {moment:.1f} s: left {_family(results)}")
             for pid in _family(results):
                 os.kill(pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import registry
 from models.nearest_neighbour import ENTRIES, NearestNeighbourConfig, stretched, warped
 from models.sequences import Classes, Real, RealInput, SequenceBatch, TokenInput, last_steps, valid_steps
 
@@ -138,7 +139,7 @@ def test_what_it_cannot_do_is_refused():
     assert "one class" in ENTRY.refuses(RealInput(1), Real(2, "sequence"), False)
     assert "arrives" in ENTRY.refuses(TokenInput(4), Classes(2, "sequence"), True)
     with pytest.raises(ValueError, match="whole sequence"):
-        ENTRY.build(RealInput(1), Classes(2, "step"), False, NearestNeighbourConfig())
+        registry.build(ENTRY, RealInput(1), Classes(2, "step"), False, NearestNeighbourConfig(), seed=0)
     for wrong in ({"band": 1.5}, {"n_neighbours": 0}, {"max_steps": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             NearestNeighbourConfig(**wrong)

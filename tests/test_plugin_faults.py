@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
+from waiting import within
 
 from benchmarks import catalogue
 from benchmarks.execution.isolated import Ended, isolated
@@ -177,21 +177,11 @@ def test_a_check_dies_with_its_coordinator(tmp_path: Path) -> None:
     )
     pid_file = tmp_path / "pid"
     coordinator = subprocess.Popen([sys.executable, "-c", code, str(pid_file)], cwd=ROOT)
-    assert _within(30, lambda: pid_file.exists() and pid_file.read_text() != "")
+    assert within(30, lambda: pid_file.exists() and pid_file.read_text() != "")
     pid = int(pid_file.read_text())
     coordinator.kill()
     coordinator.wait()
-    assert _within(10, lambda: not Path(f"/proc/{pid}").exists())
-
-
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+    assert within(10, lambda: not Path(f"/proc/{pid}").exists())
 
 
 def _rnnbench(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

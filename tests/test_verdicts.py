@@ -157,8 +157,10 @@ def test_a_model_that_is_better_on_the_seeds_both_have_is_never_called_worse() -
     assert found["a"][0] is State.BEST and found["b"][0] is State.UNDECIDED and found["b"][1].mean > 0
 
 
-def test_nothing_is_significant_where_no_spread_is_known() -> None:
+def test_nothing_is_decided_where_no_spread_is_known_of_results_that_differ() -> None:
     assert not Estimate(0.1, 0.0, math.nan, 2, 1).is_significant
+    assert math.isnan(Estimate(0.005, 0.0, math.nan, 2, 1).probability_within(0.01))
+    assert Estimate(0.0, 0.0, math.nan, 2, 1).probability_within(0.01) == 1
     assert Estimate(0.1, 0.0, 0.01, 2, 1).is_significant
 
 

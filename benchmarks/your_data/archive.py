@@ -18,6 +18,7 @@ from benchmarks.your_data.recording import (
     Recording,
     bad,
     counted,
+    is_number,
     listed,
     text_of,
     without_comments,
@@ -143,16 +144,8 @@ def _numbers(channel: str, file: str, line: int) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except ValueError:
-        wrong = next(value for value in values if not _is_number(value))
+        wrong = next(value for value in values if not is_number(value))
         raise bad(file, f"{wrong.strip()[:40]!r} is no number", row=line) from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _rows(cases: list[Case], answer: str, file: File, n_before: int) -> pd.DataFrame:
@@ -161,7 +154,7 @@ def _rows(cases: list[Case], answer: str, file: File, n_before: int) -> pd.DataF
     values = np.concatenate([case.values for case in cases])  # (all steps, C)
     which = np.repeat(np.arange(len(cases)), lengths)
     for case in cases if answer == VALUE else ():
-        if not _is_number(case.answer):
+        if not is_number(case.answer):
             raise bad(file.name, f"{case.answer[:40]!r} is no number", row=case.line)
     columns: dict[str, object] = {
         CASE: which + n_before + 1,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.your_data import tables
-from benchmarks.your_data.recording import Recording, counted, first, listed, one_line, sequence_numbers
+from benchmarks.your_data.recording import Recording, counted, first, is_number, listed, one_line, sequence_numbers
 
 MANY = 8
 """Columns with the same name but for a number from which a row may be a sequence."""
@@ -98,7 +98,7 @@ def with_keys(recording: Recording, keys: tuple[str, ...]) -> Recording:
 
 def without_values(recording: Recording, missing: tuple[str, ...]) -> Recording:
     """The values of ``--missing`` as missing ones, in inputs and target; numbers are compared as numbers."""
-    numbers = [float(text) for text in missing if _is_number(text)]
+    numbers = [float(text) for text in missing if is_number(text)]
     changed = {}
     for column in _quantities(recording) if numbers else ():
         values = recording.frame[column]
@@ -264,14 +264,6 @@ def _quantities(recording: Recording) -> list[str]:
     """The columns of numbers that are inputs or the target."""
     names = [*recording.inputs, *([] if recording.target is None else [recording.target])]
     return [name for name in names if pd.api.types.is_numeric_dtype(recording.frame[name])]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _free(name: str, taken: list[str]) -> str:

@@ -165,10 +165,9 @@ def compare(
 
     Raises BadInput with one sentence where the file cannot be used, and Stopped where the trials cannot go on.
     """
-    keys = sequence_id if sequence_id is None or isinstance(sequence_id, str) else tuple(sequence_id)
     roles = Roles(
         target=target,
-        sequence_id=keys[0] if isinstance(keys, tuple) and len(keys) == 1 else keys or None,
+        sequence_id=sequence_id if isinstance(sequence_id, str) else tuple(sequence_id or ()),
         group=group,
         time=time,
         split=split,

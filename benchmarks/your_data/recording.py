@@ -139,3 +139,12 @@ def text_of(data: bytes, file: str) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise bad(file, "a zero byte: this is no text", row=line)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_number(text: str) -> bool:
+    """Whether Python reads the text as a number, infinite and nan included."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -27,12 +27,18 @@ class Roles:
     across_gaps: bool = False
     end: bool = False
 
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.sequence_id, tuple) and len(self.sequence_id) < 2
+        ):  # one column is the same key in either form
+            object.__setattr__(self, "sequence_id", self.sequence_id[0] if self.sequence_id else None)
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that together name a row's sequence."""
         if self.sequence_id is None:
             return ()
-        return (self.sequence_id,) if isinstance(self.sequence_id, str) else tuple(self.sequence_id)
+        return (self.sequence_id,) if isinstance(self.sequence_id, str) else self.sequence_id
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
