@@ -50,6 +50,11 @@ class Study:
         return cost_tables.costs(self.timed)
 
     @cached_property
+    def standings(self) -> dict[str, dict[str, tuple[State, Estimate]]]:
+        """Task → model → state and difference to the best mean, which comes first."""
+        return tables.standings(self.frame)
+
+    @cached_property
     def field(self) -> Field:
         """The models that are compared over all tasks together."""
         return overall.field(self.frame)
@@ -293,9 +298,7 @@ def difference_table(study: Study) -> Html:
     cells = {(row["model"], row["task"]): row for row in study.matrix.to_dict("records") if row["state"]}
     if not cells:
         return paragraphs(["No model has finished a task with every seed yet."])
-    leaders = {
-        task: next(iter(models_of)) for task, models_of in tables.standings(study.frame).items()
-    }  # best mean first
+    leaders = {task: next(iter(standing)) for task, standing in study.standings.items()}
     tasks_shown = list(dict.fromkeys(task for _, task in cells))
     others = [row["to_best_n"] for (model, task), row in cells.items() if model != leaders.get(task)]
     most = max(others, default=1)
@@ -313,8 +316,8 @@ def difference_table(study: Study) -> Html:
 
 def _coverage(study: Study) -> Iterator[str]:
     """What the intervals of differences are worth."""
-    standings = tables.standings(study.frame).values()
-    apart = [each for of in standings for _, each in of.values() if each.n > 1 and each.half > 0]
+    standings = study.standings.values()
+    apart = [each for standing in standings for _, each in standing.values() if each.n > 1 and each.half > 0]
     if apart:
         generator = numpy_generator("coverage of differences")
         found = ", ".join(f"{simulated_coverage(apart, n, generator):.1%} at n = {n}" for n in (3, 5, 10))

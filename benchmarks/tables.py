@@ -237,9 +237,8 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: task, model, family, group, metric, unit, direction, margin; n_trials, n (finished), mean, low, high (over seeds
     and test sequences, within the bounds of the metric), seed_half, sequence_half (their two parts), n_sequences (of the test
-    split), validation (mean over seeds), values (of the test, as text),
-    solved (how many, NaN where the task does not say what that means), improving
-    (fits that were still improving), floor, ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
+    split), validation (mean over seeds), values (of the seeds on test, as text), solved (how many, NaN where the task does not
+    say what that means), improving (fits that were still improving), floor, ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
     peak_memory_increment_mb (medians); failed (how many), failures ("2 of 3 failed: diverged"), skipped, missing, stale;
     at_floor (finished trials of a model that is no floor itself whose metric is the floor's: nothing was learned); seeds
     (finished ones, where the models of the task have different ones: "seeds 0, 1"); reasons; complete (every seed finished, by
@@ -282,9 +281,10 @@ def standings(frame: pd.DataFrame) -> dict[str, dict[str, tuple[State, Estimate]
 
 def finished(frame: pd.DataFrame) -> dict[tuple[str, str], Scores]:
     """(task, model) → the trials that finished, stale ones left out: what may be compared."""
-    found = {(task, model): Scores({}, {}) for task, model in frame[["task", "model"]].itertuples(index=False)}
-    values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in found}
-    kept: dict[tuple[str, str], dict[int, Terms]] = {key: {} for key in found}
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    kept: dict[tuple[str, str], dict[int, Terms]] = {}
+    for task, model in frame[["task", "model"]].itertuples(index=False):
+        values[task, model], kept[task, model] = {}, {}
     columns = ["task", "model", "seed", "value", "terms"]
     for task, model, seed, value, own in usable(frame)[columns].itertuples(index=False):
         values[task, model][seed] = value
