@@ -235,15 +235,15 @@ def _distinction(own: Mapping[str, Any], rivals: list[dict[str, Any]]) -> str:
 def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per task and model: the mean over seeds with its 95 % interval, its state, and all that is not in it.
 
-    Columns: task, model, family, group, metric, unit, direction, margin; n_trials, n (finished), mean, low, high (over seeds
-    and test sequences, within the bounds of the metric), seed_half, sequence_half (their two parts), n_sequences (of the test
-    split), validation (mean over seeds), values (of the seeds on test, as text), solved (how many, NaN where the task does not
-    say what that means), improving (fits that were still improving), floor, ceiling, reference, score; parameters, weight_bytes, state_bytes, seconds_train,
-    peak_memory_increment_mb (medians); failed (how many), failures ("2 of 3 failed: diverged"), skipped, missing, stale;
-    at_floor (finished trials of a model that is no floor itself whose metric is the floor's: nothing was learned); seeds
-    (finished ones, where the models of the task have different ones: "seeds 0, 1"); reasons; complete (every seed finished, by
-    today's code); state (a `verdicts.State`); to_best, to_best_low, to_best_high, to_best_n (minus the best mean of the task,
-    in the metric, over the seeds that both have).
+    Columns: task, model, family, group, metric, unit, direction, margin; n_trials, n (finished), mean, low, high (over
+    seeds and test sequences, within the bounds of the metric), seed_half, sequence_half (their two parts), n_sequences (of
+    the test split), validation (mean over seeds), values (of the seeds on test, as text), solved (how many, NaN where the
+    task does not say what that means), improving (fits that were still improving), floor, ceiling, reference, score;
+    parameters, weight_bytes, state_bytes, seconds_train, peak_memory_increment_mb (medians); failed (how many), failures
+    ("2 of 3 failed: diverged"), skipped, missing, stale; at_floor (finished trials of a model that is no floor itself whose
+    metric is the floor's: nothing was learned); seeds (finished ones, where the models of the task have different ones:
+    "seeds 0, 1"); reasons; complete (every seed finished, by today's code); state (a `verdicts.State`); to_best,
+    to_best_low, to_best_high, to_best_n (minus the best mean of the task, in the metric, over the seeds that both have).
     """
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in frame.to_dict("records"):
