@@ -258,7 +258,7 @@ def headline(field: Field) -> str:
     larger = [model for model in others if model not in field.candidates]
     lines = [
         f"{'Undecided over all tasks' if unsure else 'Over all tasks'}: {_losses(field, [first])} has the smallest expected "
-        f"loss to the best model of each task, {unit}."
+        f"loss to the best model of each task, in parts {unit}."
     ]
     if larger:
         lines.append(f"Significantly larger: {_losses(field, larger)}.")
